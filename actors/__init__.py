@@ -1,0 +1,1 @@
+"""The Ray shell: thin actors around the roles of tsdf_ray, no mathematics."""

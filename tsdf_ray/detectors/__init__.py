@@ -1,0 +1,1 @@
+"""Face detectors, differentiable to the pixel: one file per family."""

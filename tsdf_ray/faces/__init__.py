@@ -1,0 +1,1 @@
+"""Photos in: readers, labels, edits, splits."""

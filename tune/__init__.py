@@ -1,0 +1,1 @@
+"""The hyper-parameter search over matches."""
