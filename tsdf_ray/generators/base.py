@@ -1,0 +1,83 @@
+"""The `Family` contract: a deepfake generator, its discriminator, the loss it is trained with, its weights' names.
+
+The attacker retrains a family with the family's own loss, the defender differentiates through `edit` and `features`,
+the evaluator only calls `edit`. Conditions are target label vectors (float32 [B, A], 0 or 1) in the order of
+`attributes`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+Tensors = dict[str, npt.NDArray[np.generic]]
+"""Weights as numpy arrays: they cross process borders without a copy; names are `part.official_name`."""
+
+
+class Family(ABC):
+    """One family with its current weights. Photos are float32 [B, 3, H, W] in [-1, 1]."""
+
+    name: ClassVar[str]
+    attributes: tuple[str, ...]
+    parts: dict[str, nn.Module]
+    """generator, discriminator, and what else its loss needs (frozen parts too); the prefix of tensor names."""
+
+    @abstractmethod
+    def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        """G(x, c): the forged photos, float32 [B, 3, H, W] in [-1, 1]."""
+
+    @abstractmethod
+    def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        """The mid feature E(x) [B, F, h, w] of METHOD section 6, without running the decoder."""
+
+    @abstractmethod
+    def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both of the above from one pass."""
+
+    @abstractmethod
+    def discriminator_loss(
+        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor, rng: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """Loss terms (scalars) of one discriminator step, already weighted: their sum is minimised."""
+
+    @abstractmethod
+    def generator_loss(
+        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Loss terms (scalars) of one generator step, already weighted: their sum is minimised."""
+
+    @abstractmethod
+    def config_json(self) -> str:
+        """The family's frozen config as JSON: with it and the tensors the family can be built again."""
+
+    def tensors(self, parts: tuple[str, ...] | None = None) -> Tensors:
+        """A copy of all weights (or of some parts') as `part.name` -> numpy array."""
+        return {
+            f"{part}.{name}": value.detach().cpu().numpy().copy()
+            for part, module in self.parts.items()
+            if parts is None or part in parts
+            for name, value in module.state_dict().items()
+        }
+
+    def load(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Put `tensors` (from `tensors()`, of all or some parts) in place. Copies: the arrays may be read-only."""
+        for part, module in self.parts.items():
+            own = {
+                name.removeprefix(f"{part}."): torch.from_numpy(np.array(value))
+                for name, value in tensors.items()
+                if name.startswith(f"{part}.")
+            }
+            if own:
+                module.load_state_dict(own)
+
+    def freeze(self) -> Family:
+        """Evaluation mode and no weight gradients: what the defender and the evaluator use. Returns itself."""
+        for module in self.parts.values():
+            module.eval().requires_grad_(False)
+        return self
