@@ -24,10 +24,14 @@ def look_up(room: str, name: str, builtin: Mapping[str, T]) -> T:
         return builtin[name]
     plugins = {point.name: point for point in entry_points(group=f"tsdf_ray.{room}")}
     if name not in plugins:
-        valid = ", ".join(sorted({*builtin, *plugins}))
-        raise UserError(f"{room}: unknown name {name!r}; valid names: {valid}")
+        raise UserError(f"{room}: unknown name {name!r}; valid names: {known(room, builtin)}")
     try:
         loaded: T = plugins[name].load()
     except Exception as error:  # a plug-in may raise anything at import
         raise UserError(f"{room}: plug-in {name!r} ({plugins[name].value}) cannot be loaded: {error}") from error
     return loaded
+
+
+def known(room: str, builtin: Mapping[str, object]) -> str:
+    """The valid names of a room, comma-separated, for messages."""
+    return ", ".join(sorted({*builtin, *(point.name for point in entry_points(group=f"tsdf_ray.{room}"))}))

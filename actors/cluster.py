@@ -1,0 +1,53 @@
+"""Joining or starting Ray, and asking it what it has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import ray
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.game.plan import Plan, Supply
+
+OBJECT_STORE_BYTES = 400 << 20
+"""Of a local cluster: photo sets and weights of a few matches; the default would take 30 % of memory."""
+
+
+class Connection:
+    """A connection to Ray; `close` ends only what this process started."""
+
+    def __init__(self, owned: bool) -> None:
+        self._owned = owned
+
+    def close(self) -> None:
+        """Disconnect, if we connected."""
+        if self._owned:
+            ray.shutdown()
+
+
+def connect(address: str | None, plan: Plan) -> Connection:
+    """Use the session already joined, join the cluster at `address`, or start a local one.
+
+    A local one is always started with `address="local"`: without it, Ray attaches to any cluster whose record lies in
+    the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if ray.is_initialized():
+        return Connection(owned=False)
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise UserError(f"--address {address}: no cluster answers there ({error}); start one or leave --address out") from error
+    else:
+        ray.init(
+            address="local",
+            num_cpus=max(1, os.cpu_count() or 1),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            **options,
+        )
+    return Connection(owned=True)

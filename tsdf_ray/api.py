@@ -1,0 +1,156 @@
+"""The program as Python calls; the command line is a thin skin over this file."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tsdf_ray.errors import MatchFailed, Stopped, UserError
+from tsdf_ray.game.control import Progress, Quiet
+from tsdf_ray.game.executor import Executor, make_executor
+from tsdf_ray.game.match import Table, play_match
+from tsdf_ray.game.materials import Materials, load_materials
+from tsdf_ray.game.plan import plan
+from tsdf_ray.game.spec import MatchSpec, all_matches
+from tsdf_ray.game.supply import supply_of
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.finish import finish_run
+from tsdf_ray.store.manifest import Manifest
+from tsdf_ray.store.recorder import Recorder
+from tsdf_ray.store.run import Run
+from tsdf_ray.store.rundir import RunDirectory, check_new
+
+
+def play(
+    scenario: str | Path | Scenario,
+    out: str | Path | None = None,
+    *,
+    changes: tuple[str, ...] = (),
+    executor: str = "ray",
+    address: str | None = None,
+    progress: Progress | None = None,
+    report: bool = True,
+) -> Run:
+    """Play every defender of a scenario against every attacker, once per seed, and report.
+
+    `scenario` is a packaged name, a file, or a `Scenario`; `out` a folder that does not exist yet (default:
+    runs/NAME-TIME); `changes` are `dotted.key=value`. Raises UserError before anything is written, and Stopped after
+    SIGINT or SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
+    """
+    game = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
+    check_new(root)
+    layout = plan(game, supply_of(executor, address))
+    first = load_materials(game, game.seeds[0])
+    run = RunDirectory.create(root, game)
+    return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
+
+
+def resume(
+    path: str | Path,
+    *,
+    executor: str = "ray",
+    address: str | None = None,
+    progress: Progress | None = None,
+    report: bool = True,
+) -> Run:
+    """Go on with a stopped, killed or failed run: finished rounds are kept, the rest is played.
+
+    The tables equal those of an unbroken run. Raises UserError when `path` is no run, is held by another process, or a
+    file it needs was changed.
+    """
+    run, game = RunDirectory.open(Path(path))
+    try:
+        layout = plan(game, supply_of(executor, address))
+    except UserError:
+        run.close()
+        raise
+    return _play_all(run, game, executor, address, layout, progress, report, {})
+
+
+def _play_all(
+    run: RunDirectory,
+    game: Scenario,
+    executor_name: str,
+    address: str | None,
+    layout: object,
+    progress: Progress | None,
+    report: bool,
+    materials: dict[int, Materials],
+) -> Run:
+    began, earlier = time.time(), float(run.info().get("seconds", 0.0))
+    control = progress or Quiet()
+    manifest = Manifest(run.root / "manifest.jsonl")
+    manifest.repair()
+    recorder = Recorder(run.root, manifest)
+    failed: dict[str, str] = {}
+    status = "failed"
+    try:
+        run.update(status="running", failed={})
+        control.begin(game, {match.id: len(manifest.of(match.id)) for match in all_matches(game)})
+        executor = make_executor(executor_name, run.event, layout, address)
+        run.log({"event": "executor ready", "start": began, "end": time.time()})
+        try:
+            table = Table(executor, recorder, control)
+            failed = _play_matches(game, table, materials, run)
+        finally:
+            executor.close()
+        status = "failed" if failed else "complete"
+    except Stopped:
+        status = "stopped"
+        raise
+    finally:
+        control.end()
+        run.update(failed=failed)
+        if status == "stopped":
+            run.update(status=status, seconds=earlier + time.time() - began)
+        elif manifest.entries or status == "complete":
+            finish_run(run, game, manifest, status, earlier + time.time() - began)
+            if report:
+                Run(run.root).report()
+        else:
+            run.update(status=status, seconds=earlier + time.time() - began)
+        run.close()
+    return Run(run.root)
+
+
+def _play_matches(game: Scenario, table: Table, materials: dict[int, Materials], run: RunDirectory) -> dict[str, str]:
+    """All matches, `executor.parallel` at a time; a match that fails does not stop the others. Failed id -> reason."""
+    failed: dict[str, str] = {}
+    guard = threading.Lock()
+
+    def materials_of(seed: int) -> Materials:
+        with guard:
+            if seed not in materials:
+                materials.clear()
+                materials[seed] = load_materials(game, seed)
+                run.update(skipped=sorted({*run.info()["skipped"], *materials[seed].splits.skipped}))
+            return materials[seed]
+
+    def one(match: MatchSpec) -> None:
+        try:
+            play_match(match, materials_of(match.seed), table)
+        except MatchFailed as error:
+            failed[match.id] = str(error)
+            run.log({"event": "match failed", "match": match.id, "reason": str(error)})
+
+    executor: Executor = table.executor
+    waiting = list(all_matches(game))
+    running: set[Future[None]] = set()
+    with ThreadPoolExecutor(executor.parallel, thread_name_prefix="match") as threads:
+        try:
+            while waiting or running:
+                while waiting and len(running) < executor.parallel:
+                    running.add(threads.submit(one, waiting.pop(0)))
+                done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            # The other matches stop at their next step; what they finished is on disk.
+            table.control.ask()
+            raise
+    return failed

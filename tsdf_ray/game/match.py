@@ -1,0 +1,73 @@
+"""The game: one match, round by round. No mathematics and no Ray here; the executor says where a role's step runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tsdf_ray.game.control import Progress
+from tsdf_ray.game.executor import Executor, Handle
+from tsdf_ray.game.materials import Materials
+from tsdf_ray.game.roles import AttackerRole, DefenderRole, EvaluatorRole
+from tsdf_ray.game.spec import MatchSpec
+from tsdf_ray.game.steps import RoundResult, Standing
+
+
+class Recorder(Protocol):
+    """What the loop needs of the store: where a match stands, and a place for each finished round."""
+
+    def standing(self, match: MatchSpec, materials: Materials) -> Standing: ...
+    def record(self, match: MatchSpec, result: RoundResult) -> None: ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything a match is played with."""
+
+    executor: Executor
+    recorder: Recorder
+    control: Progress
+
+
+def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
+    """Play the rounds that are still missing. Raises MatchFailed (NaN, ...) and Stopped (the user asked).
+
+    A step is `submit`ted and may run while others do; passing its handle on hands its result to the next step without
+    a detour through here. Steps are idempotent: they depend on their arguments and named seeds alone.
+    """
+    executor, control = table.executor, table.control
+    standing = table.recorder.standing(match, materials)
+    if standing.round == match.rounds:
+        return
+    shared = executor.share(materials)
+    defender = executor.start(DefenderRole, match, shared)
+    attacker = executor.start(AttackerRole, match, shared)
+    evaluator = executor.start(EvaluatorRole, match, shared)
+    try:
+        generator = executor.share(standing.generator)
+        pool: list[Handle] = [executor.share(photos) for photos in standing.pool]
+        published: list[Handle] = [executor.share(photos) for photos in standing.published]
+
+        for r in range(standing.round + 1, match.rounds + 1):
+            control.phase(match, r, "defend")
+            learned = executor.submit(defender, "learn", r, generator)
+            protected = executor.submit(defender, "publish", r, learned, generator)
+            before = executor.submit(evaluator, "before", r, generator, protected)
+            prepared = executor.submit(attacker, "prepare", r, protected)
+            retrained = executor.submit(attacker, "retrain", r, generator, prepared, *pool)
+            after = executor.submit(evaluator, "after", r, generator, retrained, prepared, protected, *published)
+            steps = {"learn": learned, "publish": protected, "prepare": prepared, "before": before}
+            steps |= {"retrain": retrained, "after": after}
+
+            outcome = {}
+            for name, handle in steps.items():
+                control.phase(match, r, name)
+                outcome[name] = executor.gather(handle)
+                control.check()
+            result = RoundResult.of(match, r, outcome)
+            table.recorder.record(match, result)
+            generator = executor.share(result.generator)
+            published.append(executor.share(result.published))
+            pool = [*pool, executor.share(result.usable)] if match.cumulative else []
+    finally:
+        executor.stop(defender, attacker, evaluator)

@@ -1,0 +1,38 @@
+"""What all roles of a race share: photos and the generator everyone starts from. Loaded once by the driver, then by
+reference (numpy arrays leave the object store without a copy)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tsdf_ray.faces import Splits, load_splits
+from tsdf_ray.generators import Family, Tensors, load_family
+from tsdf_ray.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Photos of one seed, and G_0 (all parts: generator, discriminator, ...)."""
+
+    splits: Splits
+    generator: Tensors
+
+
+def load_materials(scenario: Scenario, seed: int) -> Materials:
+    """Read photos and weights. Raises UserError (photos missing or bad, weights missing or not fitting the photos)."""
+    family = load_family(scenario.generator)
+    splits = load_splits(scenario.faces, seed, family.attributes)
+    return Materials(splits, family.tensors())
+
+
+@lru_cache(maxsize=2)
+def _family_config(weights: str) -> Family:
+    return load_family(weights)
+
+
+def family_with(weights: str, tensors: Tensors) -> Family:
+    """A fresh family of the same kind and size as `weights`, carrying `tensors`."""
+    family = load_family(weights)
+    family.load(tensors)
+    return family

@@ -1,0 +1,85 @@
+"""The three roles of a match: plain classes whose steps take (round, what they need) and may be issued twice.
+
+They keep models, not results: what matters is in the arguments, and every draw is named. On the cluster each becomes a
+Ray actor without a change.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tsdf_ray.attackers import Attacker, Prepared, Retrained, choose
+from tsdf_ray.channels import publish
+from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
+from tsdf_ray.detectors import load_detector
+from tsdf_ray.digest import array_digest
+from tsdf_ray.faces import FaceSet
+from tsdf_ray.game.materials import Materials, family_with
+from tsdf_ray.game.spec import MatchSpec
+from tsdf_ray.game.steps import Learned, Measured, Published
+from tsdf_ray.generators import Tensors
+
+
+class DefenderRole:
+    """Learns a protection from what it may know, and publishes photos under it."""
+
+    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+        self._match = match
+        self._materials = materials
+        entry = match.scenario.defenders[match.defender]
+        self._defender = make_defender(entry.kind, entry.config)
+        self._detectors = {name: load_detector(name) for name in entry.config.detectors}
+
+    def learn(self, round: int, generator: Tensors) -> Learned:
+        """w_r against G_{r-1} (knowledge `last_round`)."""
+        state = self._defender.learn(self._knowledge(round, generator))
+        tensors = {name: np.ascontiguousarray(value) for name, value in state.tensors.items()}
+        return Learned(tensors, array_digest(tensors))
+
+    def publish(self, round: int, learned: Learned, generator: Tensors) -> Published:
+        """The round's collectable photos (protected as far as the attacker's choice says) and the evaluation split."""
+        scenario, splits = self._match.scenario, self._materials.splits
+        state = DefenceState(self._knowledge(round, generator), learned.tensors)
+        choice = choose(
+            scenario.attackers[self._match.attacker].collect, self._match.seed, round, len(splits.attacker)
+        )
+        photos = splits.attacker.take(choice.index_N)
+        protected = np.flatnonzero(choice.protected_N)
+        pixels = photos.pixels_BCHW.copy()
+        if len(protected):
+            pixels[protected] = self._defender.protect(state, photos.take(protected)).pixels_BCHW
+        evaluation = self._defender.protect(state, splits.evaluation)
+        channel = scenario.publish
+        return Published(publish(photos.with_pixels(pixels), channel), choice.index_N, publish(evaluation, channel))
+
+    def _knowledge(self, round: int, generator: Tensors) -> Knowledge:
+        scenario = self._match.scenario
+        family = family_with(scenario.generator, generator).freeze()
+        return Knowledge(
+            self._match.seed,
+            round,
+            {family.name: family},
+            self._detectors,
+            self._materials.splits.defender,
+            scenario.precision,
+        )
+
+
+class AttackerRole:
+    """Prepares what it collected and retrains on what is left."""
+
+    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+        self._match = match
+        config = match.scenario.attackers[match.attacker]
+        detectors = {name: load_detector(name) for name in config.prepare.detectors}
+        self._attacker = Attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
+        self._initial = materials.generator
+
+    def prepare(self, round: int, published: Published) -> Prepared:
+        """Detect, crop, drop, purify."""
+        return self._attacker.prepare(round, published.collectable)
+
+    def retrain(self, round: int, generator: Tensors, prepared: Prepared, *earlier: FaceSet) -> Retrained:
+        """G_r from G_{r-1} (or from scratch) on this round's usable photos and, with a cumulative pool, earlier ones."""
+        family = family_with(self._match.scenario.generator, generator)
+        return self._attacker.retrain(round, [*earlier, prepared.photos], family)

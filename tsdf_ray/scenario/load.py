@@ -1,0 +1,115 @@
+"""From a name or a file to a checked `Scenario`, with errors that name file, line, key and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.scenario.model import Scenario
+from tsdf_ray.scenario.yamlfile import KeyPath, YamlDocument, parse_yaml, read_yaml
+
+
+def packaged_scenarios() -> dict[str, Traversable]:
+    """The library that ships with the package: name (folders with '/') -> YAML resource, sorted by name."""
+    found: dict[str, Traversable] = {}
+
+    def walk(folder: Traversable, prefix: str) -> None:
+        for item in folder.iterdir():
+            if item.is_dir() and not item.name.startswith("__"):
+                walk(item, f"{prefix}{item.name}/")
+            elif item.name.endswith(".yaml"):
+                found[prefix + item.name.removesuffix(".yaml")] = item
+
+    # By name only: the core does not import the scenario library.
+    walk(files("scenarios"), "")
+    return dict(sorted(found.items()))
+
+
+def find_scenario(source: str | Path) -> YamlDocument:
+    """The YAML of a packaged scenario (by name) or of a file. Raises UserError when there is neither."""
+    library = packaged_scenarios()
+    name = str(source).removesuffix(".yaml")
+    if name in library and not Path(source).is_file():
+        return parse_yaml(library[name].read_text(encoding="utf-8"), f"{name}.yaml")
+    path = Path(source)
+    if not path.exists() and path.suffix not in {".yaml", ".yml"}:
+        raise UserError(f"{source}: no such scenario; packaged ones: {', '.join(library)}; or give a .yaml file")
+    return read_yaml(path)
+
+
+def load_scenario(source: str | Path, changes: tuple[str, ...] = ()) -> Scenario:
+    """Load, apply `changes` (`dotted.key=value`), and check. See `Scenario.load`."""
+    document = find_scenario(source)
+    if not isinstance(document.content, dict):
+        raise UserError(f"{document.source}: is not a mapping of keys; see `tsdf-ray scenarios show quickstart`")
+    for change in changes:
+        _apply(document, change)
+    try:
+        return Scenario.model_validate(document.content)
+    except ValidationError as error:
+        raise UserError("\n".join(_messages(error, document))) from error
+
+
+def _apply(document: YamlDocument, change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {change}: write dotted.key=value, for example rounds=2")
+    path = key.split(".")
+    value = parse_yaml(text, f"--set {change}").content if text.strip() else None
+    at: Any = document.content
+    for step in path[:-1]:
+        if not isinstance(at, dict):
+            raise UserError(f"--set {change}: {step!r} is not inside a section")
+        at = at.setdefault(step, {})
+    if not isinstance(at, dict):
+        raise UserError(f"--set {change}: {'.'.join(path[:-1])} is not a section")
+    at[path[-1]] = value
+
+
+def _messages(error: ValidationError, document: YamlDocument) -> list[str]:
+    lines = []
+    for item in error.errors():
+        path: KeyPath = tuple(item["loc"]) + tuple(item.get("ctx", {}).get("path", ()))
+        path = _in_file(path, document.content)
+        line = document.line_of(path)
+        where = f"{document.source}:{line}" if line else document.source
+        key = ".".join(str(part) for part in path) or "scenario"
+        lines.append(f"{where}: {key}: {_explain(item, document.content)}")
+    return lines
+
+
+def _in_file(path: KeyPath, content: Any) -> KeyPath:
+    """`path` without the tags pydantic adds for unions, which are no keys of the file."""
+    kept: list[str | int] = []
+    at = content
+    for i, part in enumerate(path):
+        last = i == len(path) - 1
+        inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
+        if inside:
+            at = at[part]  # type: ignore[index]
+        elif not last:
+            continue
+        kept.append(part)
+    return tuple(kept)
+
+
+def _explain(item: Mapping[str, Any], content: Any) -> str:
+    kind, message = item["type"], str(item["msg"])
+    if kind == "extra_forbidden" or "Extra inputs are not permitted" in message:
+        return "unknown key; `tsdf-ray scenarios show quickstart` and docs/scenario.md list the valid ones"
+    given = item.get("input")
+    shown = "" if isinstance(given, dict | list) or kind in {"missing", "nested"} else f" (given: {given!r})"
+    return message + shown
+
+
+def closest(name: str, valid: list[str]) -> str:
+    """' Did you mean X?' when a valid name is near, else ''."""
+    near = difflib.get_close_matches(name, valid, 1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,0 +1,203 @@
+"""The scenario: everything that decides a race, and nothing that does not.
+
+Sections that belong to a room are that room's config classes; here stand only the race itself and its measurement.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from tsdf_ray.attackers import AttackerConfig
+from tsdf_ray.channels import ChannelConfig, NoChannel
+from tsdf_ray.defenders import DEFENDERS
+from tsdf_ray.defenders.base import DefenderConfig
+from tsdf_ray.detectors import DETECTORS
+from tsdf_ray.errors import UserError
+from tsdf_ray.faces import FacesConfig
+from tsdf_ray.registry import known, look_up
+
+
+def _role_name(name: str) -> str:
+    # Names become folder names and parts of match ids: `DEFENDER-vs-ATTACKER-sSEED`.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]{0,39}", name):
+        raise PydanticCustomError(
+            "name", "name {name!r}: use letters, digits, '_' and '.', at most 40, first a letter or digit", {"name": name}
+        )
+    return name
+
+
+RoleName = Annotated[str, AfterValidator(_role_name)]
+
+
+class Strict(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DefenderEntry(Strict):
+    """One defender of a scenario: `kind` and the keys of that kind's config, flat."""
+
+    kind: str = Field(description="which defence; `tsdf-ray scenarios show quickstart` has two")
+    knowledge: Literal["last_round"] = Field(
+        "last_round", description="which generator it may learn against: the attacker's of the round before"
+    )
+    config: SerializeAsAny[DefenderConfig]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_kind(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or isinstance(data.get("config"), DefenderConfig):
+            return data
+        if "kind" not in data:
+            raise PydanticCustomError("missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)})
+        rest = {key: value for key, value in data.items() if key not in {"kind", "knowledge"}}
+        try:
+            config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)
+        except UserError as error:
+            raise _at(("kind",), str(error)) from error
+        except ValidationError as error:
+            # Nested errors keep their own key, so that the message can name line and key in the file.
+            first = error.errors()[0]
+            raise _at(first["loc"], first["msg"], len(error.errors())) from error
+        return {key: data[key] for key in ("kind", "knowledge") if key in data} | {"config": config}
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        return {"kind": self.kind, "knowledge": self.knowledge, **self.config.model_dump(mode="json")}
+
+
+def _at(path: tuple[str | int, ...], message: str, count: int = 1) -> PydanticCustomError:
+    more = f" (and {count - 1} more)" if count > 1 else ""
+    return PydanticCustomError("nested", "{message}", {"message": message + more, "path": [str(p) for p in path]})
+
+
+class Evaluation(Strict):
+    """What is measured, and how sure we want to be."""
+
+    detectors: tuple[str, ...] = Field(("retinaface", "mtcnn"), description="detectors that judge every published photo")
+    decay: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
+        (0.0, 0.1, 0.25, 0.5, 1.0), description="shares of a round's retraining steps at which w_r is judged"
+    )
+    references: tuple[str, ...] = Field(
+        ("none", "noise"), description="defences that need no learning, judged against every G_r beside the defender"
+    )
+    resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of every interval")
+    samples: int = Field(4, ge=0, le=32, description="photos shown in the report")
+
+    @model_validator(mode="after")
+    def _check(self) -> Evaluation:
+        for name in self.detectors:
+            _known("detector", name, DETECTORS)
+        for name in self.references:
+            if name not in {"none", "noise"}:
+                raise PydanticCustomError("reference", "reference {name!r}: none or noise", {"name": name})
+        if list(self.decay) != sorted(set(self.decay)) or self.decay[:1] != (0.0,) or self.decay[-1] != 1.0:
+            raise PydanticCustomError("decay", "decay must rise from 0 to 1", {})
+        return self
+
+
+class Resources(Strict):
+    """What one match takes from the machine or cluster; its three roles share it."""
+
+    cpus_per_match: float = Field(1.0, gt=0, le=1024, description="CPUs reserved by one match")
+    gpus_per_match: float = Field(0.0, ge=0, le=64, description="GPUs reserved by one match: 0, 1/4, 1/2, or whole")
+    parallel_matches: int | None = Field(None, ge=1, description="at most so many matches at once; default: all that fit")
+
+    @model_validator(mode="after")
+    def _gpu_share(self) -> Resources:
+        gpus = self.gpus_per_match
+        if gpus not in {0.0, 0.25, 0.5} and gpus != int(gpus):
+            raise PydanticCustomError("gpus", "gpus_per_match {g}: 0, 0.25, 0.5 or a whole number", {"g": gpus})
+        return self
+
+
+class Scenario(Strict):
+    """A race: every defender plays every attacker, once per seed, over some rounds."""
+
+    name: str = Field(min_length=1, max_length=200, description="shown in the report")
+    title: str = Field("", max_length=500, description="one line on what the scenario asks")
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1, description="one race each")
+    rounds: int = Field(3, ge=1, le=1000)
+    threads: int = Field(1, ge=1, le=256, description="CPU threads of every role; part of the result on a CPU")
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of generator passes (autocast)")
+    faces: FacesConfig = Field(default_factory=lambda: FacesConfig())
+    publish: ChannelConfig = Field(default_factory=lambda: NoChannel(), description="what publication does to a photo")
+    generator: str = Field("editor-128", description="packaged weights or a file; every attacker starts from it")
+    judge: str = Field("judge-128", description="packaged weights or a file; no player loads it")
+    defenders: dict[RoleName, DefenderEntry] = Field(min_length=1)
+    attackers: dict[RoleName, AttackerConfig] = Field(min_length=1)
+    evaluation: Evaluation = Evaluation()
+    resources: Resources = Resources()
+
+    @model_validator(mode="after")
+    def _names_and_seeds(self) -> Scenario:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise PydanticCustomError("seeds", "a seed is given twice", {})
+        errors: list[InitErrorDetails] = []
+        players = [("defenders", name, entry.config.detectors) for name, entry in self.defenders.items()]
+        players += [("attackers", name, attacker.prepare.detectors) for name, attacker in self.attackers.items()]
+        for section, name, detectors in players:
+            for detector in detectors:
+                try:
+                    look_up("detectors", detector, DETECTORS)
+                except UserError as error:
+                    kind = PydanticCustomError("detector", "{message}", {"message": str(error)})
+                    where = (section, name, *(("prepare",) if section == "attackers" else ()), "detectors")
+                    errors.append(InitErrorDetails(type=kind, loc=where, input=detector))
+        if errors:
+            raise ValidationError.from_exception_data("Scenario", errors)
+        return self
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Every (defender, attacker), in the order of the file."""
+        return [(defender, attacker) for defender in self.defenders for attacker in self.attackers]
+
+    def as_json(self) -> str:
+        """Canonical JSON with all defaults filled: what roles are built from and the digest is taken of."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+
+    def as_yaml(self) -> str:
+        """The scenario as played, defaults filled; loads to an equal scenario."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.as_json().encode()).hexdigest()
+
+    @staticmethod
+    def load(source: str | Path, changes: tuple[str, ...] = ()) -> Scenario:
+        """A packaged scenario by name, or a file; `changes` are `dotted.key=value` (values are YAML).
+
+        Raises UserError naming file, line, key and the remedy.
+        """
+        from tsdf_ray.scenario.load import load_scenario
+
+        return load_scenario(source, changes)
+
+
+def _known(room: str, name: str, table: Mapping[str, Any]) -> None:
+    try:
+        look_up(f"{room}s", name, table)
+    except UserError as error:
+        raise PydanticCustomError(room, "{message}", {"message": str(error)}) from error
