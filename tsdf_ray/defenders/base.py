@@ -28,7 +28,9 @@ class DefenderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: float = Field(0.05, ge=0.0, le=1.0, description="L-infinity budget on the [-1, 1] scale (0.05 = 6.375/255)")
+    epsilon: float = Field(
+        0.05, ge=0.0, le=1.0, description="L-infinity budget on the [-1, 1] scale (0.05 = 6.375/255)"
+    )
     detectors: tuple[str, ...] = Field((), description="face detectors the defender knows (white box)")
 
 
@@ -83,7 +85,9 @@ class Defender(ABC):
         raw = self.apply(state, photos).detach().float().cpu()
         wanted = (3, photos.size, photos.size)
         if raw.ndim != 4 or raw.shape[0] not in {1, len(photos)} or tuple(raw.shape[1:]) != wanted:
-            raise MatchFailed(f"defender {self.name}: perturbation of shape {tuple(raw.shape)}, expected B or 1 x {wanted}")
+            raise MatchFailed(
+                f"defender {self.name}: perturbation of shape {tuple(raw.shape)}, expected B or 1 x {wanted}"
+            )
         if not bool(torch.isfinite(raw).all()):
             raise MatchFailed(f"defender {self.name}: the perturbation is not finite (NaN or infinity)")
         return to_budget(raw, self.config.epsilon)
