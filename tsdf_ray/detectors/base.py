@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
+
+MIN_SIDE, MAX_SIDE = 64, 1024
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,13 @@ class Boxes:
 
     def __len__(self) -> int:
         return int(self.scores_N.numel())
+
+    @staticmethod
+    def per_photo(boxes_K4: torch.Tensor, scores_K: torch.Tensor, photo_K: torch.Tensor, photos: int) -> list[Boxes]:
+        """One `Boxes` for each of `photos` photos from flat results that stand by photo, best score first."""
+        counts = torch.bincount(photo_K, minlength=photos).tolist()
+        parts = zip(boxes_K4.float().split(counts), scores_K.float().split(counts), strict=True)
+        return [Boxes(boxes_N4, scores_N) for boxes_N4, scores_N in parts]
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class RawOutput:
     """One differentiable pass."""
 
     features: tuple[torch.Tensor, ...]
-    """Mid features, finest level first, each float32 [B, C_l, H_l, W_l] (MTCNN: see its module)."""
+    """Mid features, finest level first, each float32 [B, C_l, H_l, W_l]; their shapes depend on the photos' size alone."""
     groups: tuple[Anchors, ...]
 
 
@@ -55,6 +66,16 @@ class Detector(nn.Module, ABC):
     """
 
     name: str = ""
+    feature_levels: ClassVar[tuple[str, ...]] = ()
+    """What each tensor of `features` is, in order; the feature loss of the poisoning weighs exactly these levels."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, weights: Path | None = None) -> Self:
+        """The detector with the packaged weights, or those of a file: frozen, in evaluation mode.
+
+        Raises UserError naming the file, and the tensor with what was expected and found, when they do not fit.
+        """
 
     @abstractmethod
     def raw(self, x_BCHW: torch.Tensor) -> RawOutput:
@@ -67,3 +88,10 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, x_BCHW: torch.Tensor, score_threshold: float = 0.7) -> list[Boxes]:
         """Faces of each photo with score > `score_threshold` after NMS, batched, without gradient."""
+
+
+def check_photos(x_BCHW: torch.Tensor) -> None:
+    """Raises ValueError when `x` is not a batch of RGB photos with sides from MIN_SIDE to MAX_SIDE."""
+    shape = tuple(x_BCHW.shape)
+    if len(shape) != 4 or shape[1] != 3 or not all(MIN_SIDE <= side <= MAX_SIDE for side in shape[2:]):
+        raise ValueError(f"photos must be [B, 3, H, W] with H and W from {MIN_SIDE} to {MAX_SIDE}, found {list(shape)}")

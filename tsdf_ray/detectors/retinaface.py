@@ -1,0 +1,185 @@
+"""RetinaFace with MobileNet 0.25: a one-stage detector (Deng et al., CVPR 2020; layout of the official PyTorch file).
+
+Tensor names equal the official ones, so its `mobilenet0.25_Final.pth` loads as it is. The batch norms are folded
+into the convolutions after loading: weights are never trained here, and a pass costs a third less.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from tsdf_ray.detectors.base import Anchors, Boxes, Detector, RawOutput, check_photos
+from tsdf_ray.detectors.geometry import nms
+from tsdf_ray.detectors.weights import put_weights
+
+STRIDES = (8, 16, 32)
+SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
+"""Sides of the two square anchors of each cell, per stride, in pixels."""
+VARIANCE_CENTRE, VARIANCE_SIZE = 0.1, 0.2
+BGR_MEAN = (104.0, 117.0, 123.0)
+NMS_IOU = 0.4
+SLOPE = 0.1
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, *, active: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    return nn.Sequential(*layers, *([nn.LeakyReLU(SLOPE)] if active else []))
+
+
+def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        nn.LeakyReLU(SLOPE),
+        nn.Conv2d(inputs, outputs, 1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.LeakyReLU(SLOPE),
+    )
+
+
+class _Body(nn.Module):
+    """MobileNet v1 of width 0.25 without its classifier; the three stages end at strides 8, 16 and 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage1 = nn.Sequential(
+            _convolution(3, 8, 3, stride=2),
+            _separable(8, 16),
+            _separable(16, 32, stride=2),
+            _separable(32, 32),
+            _separable(32, 64, stride=2),
+            _separable(64, 64),
+        )
+        self.stage2 = nn.Sequential(_separable(64, 128, stride=2), *(_separable(128, 128) for _ in range(5)))
+        self.stage3 = nn.Sequential(_separable(128, 256, stride=2), _separable(256, 256))
+
+
+class _Pyramid(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.output1 = _convolution(64, 64, 1)
+        self.output2 = _convolution(128, 64, 1)
+        self.output3 = _convolution(256, 64, 1)
+        self.merge1 = _convolution(64, 64, 3)
+        self.merge2 = _convolution(64, 64, 3)
+
+    def forward(self, *stages: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        fine, middle, coarse = self.output1(stages[0]), self.output2(stages[1]), self.output3(stages[2])
+        middle = self.merge2(middle + F.interpolate(coarse, size=middle.shape[-2:], mode="nearest"))
+        fine = self.merge1(fine + F.interpolate(middle, size=fine.shape[-2:], mode="nearest"))
+        return fine, middle, coarse
+
+
+class _ContextHead(nn.Module):
+    """SSH context module: branches of receptive field 3, 5 and 7, 64 channels out (official spelling of the names)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv3X3 = _convolution(64, 32, 3, active=False)
+        self.conv5X5_1 = _convolution(64, 16, 3)
+        self.conv5X5_2 = _convolution(16, 16, 3, active=False)
+        self.conv7X7_2 = _convolution(16, 16, 3)
+        self.conv7x7_3 = _convolution(16, 16, 3, active=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shared = self.conv5X5_1(x)
+        branches = (self.conv3X3(x), self.conv5X5_2(shared), self.conv7x7_3(self.conv7X7_2(shared)))
+        return torch.cat(branches, dim=1).relu()
+
+
+class _Head(nn.Module):
+    """Per cell: `values` numbers for each of its two anchors."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.values = values
+        self.conv1x1 = nn.Conv2d(64, 2 * values, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.conv1x1(x).permute(0, 2, 3, 1)
+        return out.reshape(len(x), -1, self.values)
+
+
+class RetinaFace(Detector):
+    """Features: the three SSH outputs, 64 channels at strides 8, 16 and 32. Anchors: one group, two per cell."""
+
+    name = "retinaface"
+    feature_levels = ("ssh1", "ssh2", "ssh3")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = _Body()
+        self.fpn = _Pyramid()
+        self.ssh1, self.ssh2, self.ssh3 = _ContextHead(), _ContextHead(), _ContextHead()
+        self.ClassHead = nn.ModuleList(_Head(2) for _ in STRIDES)
+        self.BboxHead = nn.ModuleList(_Head(4) for _ in STRIDES)
+        self.LandmarkHead = nn.ModuleList(_Head(10) for _ in STRIDES)  # in the official file; never run
+
+    @classmethod
+    def load(cls, weights: Path | None = None) -> RetinaFace:
+        detector = cls()
+        put_weights(detector, cls.name, weights)
+        detector.eval().requires_grad_(False)
+        for module in detector.modules():
+            if isinstance(module, nn.Sequential):
+                _fold_norms(module)
+        return detector.requires_grad_(False)
+
+    def features(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        check_photos(x_BCHW)
+        mean_C11 = x_BCHW.new_tensor(BGR_MEAN)[:, None, None]
+        x_BCHW = (x_BCHW.flip(1) + 1) * 127.5 - mean_C11
+        stage1 = self.body.stage1(x_BCHW)
+        stage2 = self.body.stage2(stage1)
+        fine, middle, coarse = self.fpn(stage1, stage2, self.body.stage3(stage2))
+        return self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)
+
+    def raw(self, x_BCHW: torch.Tensor) -> RawOutput:
+        features = self.features(x_BCHW)
+        logits_BA2 = torch.cat([head(level) for head, level in zip(self.ClassHead, features, strict=True)], dim=1)
+        offsets_BA4 = torch.cat([head(level) for head, level in zip(self.BboxHead, features, strict=True)], dim=1)
+        log_odds_N = (logits_BA2[..., 1] - logits_BA2[..., 0]).flatten()
+        anchors_A4 = _anchors(*x_BCHW.shape[-2:]).to(offsets_BA4)
+        centre_BA2 = anchors_A4[:, :2] + offsets_BA4[..., :2] * VARIANCE_CENTRE * anchors_A4[:, 2:]
+        half_BA2 = anchors_A4[:, 2:] * (offsets_BA4[..., 2:] * VARIANCE_SIZE).exp() / 2
+        boxes_BA4 = torch.cat([centre_BA2 - half_BA2, centre_BA2 + half_BA2], dim=-1)
+        photo_N = torch.arange(len(x_BCHW), device=x_BCHW.device).repeat_interleave(len(anchors_A4))
+        group = Anchors("anchors", photo_N, log_odds_N.sigmoid(), log_odds_N, boxes_BA4.reshape(-1, 4))
+        return RawOutput(features, (group,))
+
+    @torch.no_grad()
+    def detect(self, x_BCHW: torch.Tensor, score_threshold: float = 0.7) -> list[Boxes]:
+        (group,) = self.raw(x_BCHW).groups
+        found_K = (group.scores_N > score_threshold).nonzero().flatten()
+        boxes_K4, scores_K, photo_K = group.boxes_N4[found_K], group.scores_N[found_K], group.photo_N[found_K]
+        kept = nms(boxes_K4, scores_K, photo_K, NMS_IOU)
+        return Boxes.per_photo(boxes_K4[kept], scores_K[kept], photo_K[kept], len(x_BCHW))
+
+
+def _fold_norms(layers: nn.Sequential) -> None:
+    for index, (first, second) in enumerate(zip(list(layers)[:-1], list(layers)[1:], strict=True)):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            layers[index] = fuse_conv_bn_eval(first, second)
+            layers[index + 1] = nn.Identity()
+
+
+@lru_cache(maxsize=16)
+def _anchors(height: int, width: int) -> torch.Tensor:
+    """All anchors of a photo as (centre x, centre y, width, height) in pixels, float64 [A, 4], in the heads' order."""
+    rows = []
+    for stride, sizes in zip(STRIDES, SIZES, strict=True):
+        y_H = (torch.arange(-(-height // stride), dtype=torch.float64) + 0.5) * stride
+        x_W = (torch.arange(-(-width // stride), dtype=torch.float64) + 0.5) * stride
+        grid_HWS = torch.meshgrid(y_H, x_W, torch.tensor(sizes, dtype=torch.float64), indexing="ij")
+        y, x, side = (axis.flatten() for axis in grid_HWS)
+        rows.append(torch.stack([x, y, side, side], dim=-1))
+    return torch.cat(rows)
