@@ -1,0 +1,119 @@
+"""Retraining: the attacker fits its generator to what it collected, with the generator's own training loss."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.faces.faceset import FaceSet
+from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.training import TrainConfig, train
+from tsdf_ray.randomness import seed_for
+
+DECAY = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""Default shares of the retraining steps after which a snapshot is kept."""
+
+
+class RetrainConfig(BaseModel):
+    """How the generator is retrained in a round. On what: `collect` says (`protected: 0` is the clean control)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mode: Literal["finetune", "scratch", "none"] = Field(
+        "finetune", description="go on from the last generator, start from random weights, or leave it as it is"
+    )
+    train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, rates, steps, batch")
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """The generator after a round, and how it got there."""
+
+    tensors: Tensors
+    """All parts of G_r."""
+    snapshots: Mapping[float, Tensors] = field(repr=False)
+    """The part `generator` after each share of the steps strictly between 0 and 1: 0 is G_{r-1}, 1 is `tensors`.
+    Empty when nothing was trained: then G_r is G_{r-1} at every share."""
+    steps: int
+    """Training steps made; 0 when the generator stayed as it was."""
+    losses: Mapping[str, float]
+    """Mean of each weighted loss term over the steps; empty when none was made."""
+    seconds: float
+    reason: str | None = None
+    """Why the generator stayed as it was."""
+
+    def step_at(self, share: float) -> int:
+        """The step a share of the retraining stands for."""
+        return snapshot_step(share, self.steps)
+
+
+def snapshot_step(share: float, steps: int) -> int:
+    """The whole step nearest to a share of `steps`, halves up."""
+    return int(np.floor(share * steps + 0.5))
+
+
+def pool_of(collected: Sequence[FaceSet]) -> FaceSet:
+    """One set of several rounds' usable photos. Raises UserError when they differ in size or labels."""
+    first = collected[0]
+    for other in collected[1:]:
+        if (other.size, other.attributes) != (first.size, first.attributes):
+            raise UserError(
+                f"pool: photos of {other.size} px with labels {other.attributes} cannot join photos of {first.size} px "
+                f"with labels {first.attributes}; keep faces.size and the generator the same over the rounds"
+            )
+    return FaceSet(
+        np.concatenate([photos.pixels_BCHW for photos in collected]),
+        np.concatenate([photos.labels_BA for photos in collected]),
+        first.attributes,
+        tuple(name for photos in collected for name in photos.ids),
+    )
+
+
+def retrain(
+    config: RetrainConfig,
+    family: Family,
+    photos: FaceSet,
+    run_seed: int,
+    names: tuple[str | int, ...],
+    shares: Sequence[float] = DECAY,
+) -> Retrained:
+    """G_r from `family` (carrying G_{r-1}, all parts) and the usable photos; every draw is named by run_seed and names.
+
+    `family` is trained in place. Fewer photos than a batch: it stays, and `reason` says so. Raises MatchFailed when a
+    loss is not finite.
+    """
+    started = time.monotonic()
+    reason = None
+    if config.mode == "none":
+        reason = "the attacker does not retrain (retrain.mode: none)"
+    elif len(photos) < config.train.batch:
+        reason = f"{len(photos)} usable photos, fewer than a batch of {config.train.batch}"
+    if reason is not None:
+        return Retrained(family.tensors(), {}, 0, {}, time.monotonic() - started, reason)
+    if config.mode == "scratch":
+        family = fresh(family, run_seed, (*names, "weights"))
+    steps = config.train.steps
+    inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
+    result = train(
+        family, photos, config.train, run_seed, names, snapshots=tuple(sorted({*inner.values()} - {0, steps}))
+    )
+    tensors = family.tensors()
+    snapshots = {share: result.snapshots[step] for share, step in inner.items()}
+    return Retrained(tensors, snapshots, steps, result.losses, time.monotonic() - started)
+
+
+def fresh(family: Family, run_seed: int, names: tuple[str | int, ...]) -> Family:
+    """A family of the same config with random weights, named by run_seed and names; its frozen parts keep theirs."""
+    # Modules draw their initial weights from torch's global generator: it is borrowed, and put back as it was.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_for(run_seed, *names))
+        other = type(family)(family.config_class.model_validate_json(family.config_json()))
+    other.load(family.tensors(family.frozen_parts))
+    return other
