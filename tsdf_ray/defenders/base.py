@@ -28,9 +28,7 @@ class DefenderConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epsilon: float = Field(
-        0.05, ge=0.0, le=1.0, description="L-infinity budget on the [-1, 1] scale (0.05 = 6.375/255)"
-    )
+    epsilon: float = Field(0.05, ge=0.0, le=1.0, description="L-infinity budget on the [-1, 1] scale (0.05: 6.375/255)")
     detectors: tuple[str, ...] = Field((), description="face detectors the defender knows (white box)")
 
 

@@ -30,9 +30,12 @@ PAD_RATIO = 290 / 256
 CACHE_BYTES = 1 << 29
 """Clean outputs kept at most; the oldest leave first."""
 
+Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
+"""(w, photo indices) -> w: what may happen between the feature steps and the end-to-end step of a batch."""
+
 
 class InterruptionConfig(DefenderConfig):
-    """Stage 1. Deviating from the paper (30 epochs of 16 batches, step 0.001): few, larger steps, for a CPU's budget."""
+    """Stage 1. Unlike the paper (30 epochs of 16 batches, step 0.001): few, larger steps, for a CPU's budget."""
 
     epochs: int = Field(1, ge=1, le=1000, description="passes over the defender's photos (paper: 30)")
     batch: int = Field(8, ge=1, le=512, description="photos per step")
@@ -97,6 +100,15 @@ class Clean:
     features_BFHW: torch.Tensor
 
 
+@dataclass(frozen=True)
+class Visit:
+    """One batch: indices of its photos, the conditions drawn for them [B, A], and the clean side by generator."""
+
+    index: tuple[int, ...]
+    c_BA: torch.Tensor
+    clean: Mapping[str, Clean]
+
+
 class Interruption:
     """Photos with their clean forgeries (each computed once), and the two kinds of steps on any w."""
 
@@ -111,8 +123,9 @@ class Interruption:
         self._clean: dict[tuple[str, int, bytes], Clean] = {}
         self._bytes = 0
 
-    def clean(self, index: Sequence[int], c_BA: torch.Tensor) -> dict[str, Clean]:
-        """Clean forgeries and features of photos `index` under conditions `c_BA`, by generator."""
+    def visit(self, index: Sequence[int], c_BA: torch.Tensor) -> Visit:
+        """Photos `index` under conditions `c_BA`, with their clean forgeries and features."""
+        c_BA = c_BA.to(self.device)
         keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
         found: dict[str, Clean] = {}
         for name, family in self.families.items():
@@ -121,7 +134,7 @@ class Interruption:
             if missing:
                 photos = self.x_BCHW[[index[b] for b in missing]]
                 with torch.no_grad(), self._autocast():
-                    out, mid = family.edit_and_features(photos, c_BA[missing].to(self.device))
+                    out, mid = family.edit_and_features(photos, c_BA[missing])
                 out, mid = out.float(), at_feature_size(mid)
                 fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
             rows = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
@@ -130,7 +143,7 @@ class Interruption:
             )
             for b, row in fresh.items():
                 self._keep((name, *keys[b]), row)
-        return found
+        return Visit(tuple(index), c_BA, found)
 
     def _keep(self, key: tuple[str, int, bytes], row: Clean) -> None:
         self._clean[key] = Clean(row.output_BCHW.clone(), row.features_BFHW.clone())
@@ -139,21 +152,14 @@ class Interruption:
             oldest = self._clean.pop(next(iter(self._clean)))
             self._bytes -= oldest.output_BCHW.nbytes + oldest.features_BFHW.nbytes
 
-    def feature_gradient(
-        self,
-        w: torch.Tensor,
-        index: Sequence[int],
-        c_BA: torch.Tensor,
-        clean: Mapping[str, Clean],
-        rng: torch.Generator,
-    ) -> torch.Tensor:
+    def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
         w = w.detach().requires_grad_()
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, family in self.families.items():
             with self._autocast():
-                mid = family.features(self._perturbed(w, index, rng), c_BA.to(self.device))
-            pairs.append((at_feature_size(mid), clean[name].features_BFHW))
+                mid = family.features(self._perturbed(w, visit, rng), visit.c_BA)
+            pairs.append((at_feature_size(mid), visit.clean[name].features_BFHW))
         if self.config.feature_loss == "summed":
             summed = [torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1)]
             pairs = [(summed[0], summed[1])]
@@ -161,30 +167,24 @@ class Interruption:
         return torch.autograd.grad(loss, w)[0]
 
     def output_gradient(
-        self,
-        w: torch.Tensor,
-        index: Sequence[int],
-        c_BA: torch.Tensor,
-        clean: Mapping[str, Clean],
-        weights_MR: torch.Tensor,
-        rng: torch.Generator,
+        self, w: torch.Tensor, visit: Visit, weights_MR: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum_m a_m L_m with respect to w, and the losses L [M, R] (R: rows of w)."""
         w = w.detach().requires_grad_()
         losses: list[torch.Tensor] = []
         for name, family in self.families.items():
             with self._autocast():
-                out, mid = family.edit_and_features(self._perturbed(w, index, rng), c_BA.to(self.device))
-            change_B = self.config.output_weight * mean_square(out.float(), clean[name].output_BCHW)
+                out, mid = family.edit_and_features(self._perturbed(w, visit, rng), visit.c_BA)
+            change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
             change_B = change_B + self.config.feature_weight * mean_square(
-                at_feature_size(mid), clean[name].features_BFHW
+                at_feature_size(mid), visit.clean[name].features_BFHW
             )
             losses.append(-change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True))
         losses_MR = torch.stack(losses)
         return torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0], losses_MR.detach()
 
-    def _perturbed(self, w: torch.Tensor, index: Sequence[int], rng: torch.Generator) -> torch.Tensor:
-        x = (self.x_BCHW[list(index)] + w).clamp(-1.0, 1.0)
+    def _perturbed(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
+        x = (self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0)
         return input_diversity(x, rng) if self.config.diversity else x
 
     def _autocast(self) -> torch.autocast:
@@ -198,19 +198,11 @@ class Course:
     gradient: torch.Tensor | float
     running_MR: torch.Tensor
 
-    def output_step(
-        self,
-        work: Interruption,
-        w: torch.Tensor,
-        index: Sequence[int],
-        c_BA: torch.Tensor,
-        clean: Mapping[str, Clean],
-        rng: torch.Generator,
-    ) -> torch.Tensor:
+    def output_step(self, work: Interruption, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """One end-to-end step; the weights in use come from the losses before it (1/M at first)."""
         config = work.config
         weights_MR = model_weights(self.running_MR, config.temperature)
-        gradient, losses_MR = work.output_gradient(w, index, c_BA, clean, weights_MR, rng)
+        gradient, losses_MR = work.output_gradient(w, visit, weights_MR, rng)
         self.gradient = with_momentum(gradient, self.gradient, config.momentum)
         self.running_MR = config.loss_memory * self.running_MR + (1 - config.loss_memory) * losses_MR
         return sign_step(w, self.gradient, config.step, config.epsilon)
@@ -220,7 +212,7 @@ def learn_universal(
     config: InterruptionConfig,
     knowledge: Knowledge,
     free_1CHW: torch.Tensor | None = None,
-    between: Callable[[torch.Tensor, Sequence[int]], torch.Tensor] | None = None,
+    between: Between | None = None,
 ) -> torch.Tensor:
     """One w for all photos, float32 [1, 3, S, S] on the CPU.
 
@@ -247,13 +239,13 @@ def learn_universal(
         for first in range(0, len(order), config.batch):
             index = order[first : first + config.batch]
             c_BA = draw_edits(labels_BA[index], photos.attributes, rng)
-            clean = work.clean(index, c_BA)
+            visit = work.visit(index, c_BA)
             for _ in range(config.feature_steps):
-                gradient = work.feature_gradient(w, index, c_BA, clean, rng)
+                gradient = work.feature_gradient(w, visit, rng)
                 w = torch.where(free, sign_step(w, gradient, config.step, config.epsilon), w)
             if between is not None:
                 w = between(w, index)
-            w = torch.where(free, course.output_step(work, w, index, c_BA, clean, rng), w)
+            w = torch.where(free, course.output_step(work, w, visit, rng), w)
     return finite(w, knowledge.round)
 
 
@@ -282,8 +274,8 @@ def learn_per_image(config: InterruptionConfig, steps: int, knowledge: Knowledge
                 for i, rng in zip(index, conditions, strict=True)
             ]
             c_BA = torch.cat(rows)
-            clean = work.clean(index, c_BA)
-            w = course.output_step(work, w, index, c_BA, clean, torch_rng(seed, *name, "diversity", step))
+            visit = work.visit(index, c_BA)
+            w = course.output_step(work, w, visit, torch_rng(seed, *name, "diversity", step))
         done.append(finite(w, knowledge.round))
     return torch.cat(done)
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
 
 from tsdf_ray.detectors.base import Anchors, Boxes, Detector, RawOutput
 
@@ -20,6 +21,23 @@ SURE_IOU = 0.35
 """So do anchors that overlap a clean box more than this."""
 POINT = 0.001
 """Half-size, as a share of the image, of the box that `suppress` shrinks a face's box to."""
+
+
+class ObjectiveConfig(BaseModel):
+    """Which output loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    objective: Literal["suppress", "fabricate"] = Field(
+        "suppress", description="hide the face, or flood the photo with false boxes"
+    )
+    score_form: Literal["log_odds", "squared"] = Field(
+        "log_odds", description="squared: eq. 13; log_odds keeps a gradient where the softmax saturates"
+    )
+    margin: float = Field(3.0, ge=0.0, le=100.0, description="log_odds: how far beyond even the log-odds must go")
+    strongest: int = Field(
+        20, ge=1, le=10_000, description="log_odds, suppress: so many anchors per photo and group are pushed down"
+    )
 
 
 @dataclass(frozen=True)
@@ -93,15 +111,7 @@ def strongest_by_photo(log_odds_N: torch.Tensor, photo_N: torch.Tensor, photos: 
     return rows.topk(most, dim=1).values
 
 
-def output_loss(
-    raw: RawOutput,
-    clean: CleanView,
-    image_side: int,
-    objective: Literal["suppress", "fabricate"],
-    score_form: Literal["log_odds", "squared"],
-    margin: float,
-    strongest: int,
-) -> torch.Tensor:
+def output_loss(raw: RawOutput, clean: CleanView, image_side: int, config: ObjectiveConfig) -> torch.Tensor:
     """L_out, eq. 13: [B], summed over the detector's groups of anchors, never negative.
 
     suppress, squared: mean over the faces' anchors of score^2 + L1 to a point-like box at the same centre (in shares of
@@ -112,17 +122,17 @@ def output_loss(
     photos = clean.faces_BK4.shape[0]
     total_B = clean.faces_BK4.new_zeros(photos)
     for now, before in zip(raw.groups, clean.groups, strict=True):
-        if objective == "suppress" and score_form == "log_odds":
-            best_BK = strongest_by_photo(now.log_odds_N, now.photo_N, photos, strongest)
-            total_B = total_B + F.relu(best_BK + margin).mean(1)
+        if config.objective == "suppress" and config.score_form == "log_odds":
+            best_BK = strongest_by_photo(now.log_odds_N, now.photo_N, photos, config.strongest)
+            total_B = total_B + F.relu(best_BK + config.margin).mean(1)
             continue
         face_N = of_a_face(now, before, clean.faces_BK4)
-        if objective == "suppress":
+        if config.objective == "suppress":
             value_N = now.scores_N.square() + _distance_to_point(now.boxes_N4, image_side)
             chosen_N = face_N
         else:
             squared = (1 - now.scores_N).square()
-            value_N = squared if score_form == "squared" else F.relu(margin - now.log_odds_N)
+            value_N = squared if config.score_form == "squared" else F.relu(config.margin - now.log_odds_N)
             chosen_N = ~face_N
         total_B = total_B + mean_by_photo(value_N[chosen_N], now.photo_N[chosen_N], photos)
     return total_B
@@ -138,7 +148,7 @@ def _distance_to_point(boxes_N4: torch.Tensor, image_side: int) -> torch.Tensor:
 def feature_targets(
     clean: CleanView, mask_BCHW: torch.Tensor, noise: tuple[torch.Tensor, ...], scale: float
 ) -> tuple[torch.Tensor, ...]:
-    """Eq. 12's targets: minus the clean features, plus noise where poison may go (M averaged over RGB, area-resized)."""
+    """Eq. 12's targets: minus the clean features, plus noise where poison may go (M averaged over RGB, by area)."""
     mask_B1HW = mask_BCHW.mean(1, keepdim=True)
     return tuple(
         -level + scale * n * F.interpolate(mask_B1HW, size=level.shape[-2:], mode="area")

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tsdf_ray.defenders.base import to_budget
-from tsdf_ray.defenders.objectives import CleanView, feature_loss, feature_targets, output_loss
+from tsdf_ray.defenders.objectives import CleanView, ObjectiveConfig, feature_loss, feature_targets, output_loss
 from tsdf_ray.detectors.base import Detector, RawOutput
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.randomness import torch_rng
@@ -25,37 +25,23 @@ START = 0.001
 """Scale of the normal noise delta starts from."""
 
 
-class PoisonConfig(BaseModel):
+class PoisonConfig(ObjectiveConfig):
     """Stage 2. Deviations from the paper (50 Adam steps of 0.02, squared scores) are marked; all can be set back."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int = Field(20, ge=1, le=1000, description="steps per photo (paper: 50)")
     rule: Literal["adam", "sign"] = Field(
-        "adam", description="Adam with a cosine to zero (paper), or constant sign steps"
+        "adam", description="Adam with a cosine to zero (paper), or sign steps of constant size"
     )
     lr: float = Field(0.02, gt=0.0, le=1.0, description="step size on the [-1, 1] scale")
-    objective: Literal["suppress", "fabricate"] = Field(
-        "suppress", description="hide the face, or flood with false boxes"
-    )
-    score_form: Literal["log_odds", "squared"] = Field(
-        "log_odds", description="squared: eq. 13; log_odds keeps a gradient where the softmax saturates"
-    )
-    margin: float = Field(3.0, ge=0.0, le=100.0, description="log-odds wanted beyond even, form log_odds")
-    strongest: int = Field(
-        20, ge=1, le=10_000, description="anchors per photo and group that suppress/log_odds pushes down"
-    )
     lambda_o: Weight = Field(1.0, description="weight of the output loss, eq. 13")
-    lambda_f: Weight = Field(
-        0.0, description="weight of the feature loss, eq. 12; 0 saves nothing but is stronger alone"
-    )
+    lambda_f: Weight = Field(0.0, description="weight of the feature loss, eq. 12; 0 leaves it out")
     level_weights: tuple[Weight, ...] = Field(
-        (5.0, 3.0, 4.0), min_length=1, description="of the feature levels, finest first"
+        (5.0, 3.0, 4.0), min_length=1, description="of the feature levels, finest first; the last serves any further"
     )
     feature_noise: float = Field(0.2, ge=0.0, le=10.0, description="of the feature targets")
-    detector_weights: Mapping[str, Weight] = Field(default_factory=dict, description="per detector; 1 where not given")
+    detector_weights: dict[str, Weight] = Field(default_factory=dict, description="per detector; 1 where not given")
     universal: bool = Field(
-        False, description="part of w, learned per batch in stage 1's loop, instead of one delta per photo"
+        False, description="poison inside w, learned per batch in stage 1's loop, instead of one delta per photo"
     )
     batch: int = Field(8, ge=1, le=256, description="photos optimised at once, each on its own")
 
@@ -139,15 +125,7 @@ class Poisoner:
         for name, detector in self.detectors.items():
             weight = config.detector_weights.get(name, 1.0)
             raw: RawOutput = detector.raw(seen_BCHW)
-            output_B = output_B + weight * output_loss(
-                raw,
-                views[name],
-                seen_BCHW.shape[-1],
-                config.objective,
-                config.score_form,
-                config.margin,
-                config.strongest,
-            )
+            output_B = output_B + weight * output_loss(raw, views[name], seen_BCHW.shape[-1], config)
             if name in targets:
                 feature_B = feature_B + weight * feature_loss(raw.features, targets[name], self._levels(raw.features))
         return output_B, config.lambda_o * output_B + config.lambda_f * feature_B

@@ -20,7 +20,7 @@ class ShareConfig(BaseModel):
     fraction: float = Field(0.0, ge=0.0, le=1.0, description="share of all entries reserved for poison; 0 as the paper")
     choice: Literal["random", "weakest"] = Field(
         "random",
-        description="drawn at random, or the smallest |w| of an unrestricted pass (learning takes twice as long)",
+        description="at random, or the smallest |w| of an unrestricted pass (learning takes twice as long)",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
-from tsdf_ray.defenders.interruption import InterruptionConfig, learn_universal
+from tsdf_ray.defenders.interruption import Between, InterruptionConfig, learn_universal
 from tsdf_ray.defenders.poisoning import PoisonConfig, Poisoner
 from tsdf_ray.defenders.separation import ShareConfig, reserve_random, reserve_weakest, separation_mask
 from tsdf_ray.errors import MatchFailed
@@ -26,7 +26,7 @@ class TsdfConfig(InterruptionConfig):
         None,
         ge=0.0,
         le=1.0,
-        description="entries with |w| below it may carry poison; default 0.8 epsilon (paper: 0.04)",
+        description="entries with |w| below it may carry poison; default 0.8 epsilon",
     )
     beta: float = Field(5.0, ge=0.0, le=1000.0, description="decay of the poison's weight with |w|")
     share: ShareConfig = Field(default_factory=ShareConfig, description="entries kept free of interruption")
@@ -67,7 +67,7 @@ class Tsdf(Defender):
         return DefenceState(knowledge, {"w": w.numpy(), "reserved": reserved.numpy().astype(np.uint8)})
 
     def apply(self, state: DefenceState, photos: FaceSet) -> torch.Tensor:
-        """w + delta: [B, 3, S, S] with one delta per photo, optimised here; or [1, 3, S, S] when poison is universal."""
+        """w + delta: [B, 3, S, S], one delta per photo, optimised here; [1, 3, S, S] when poison is universal."""
         w = torch.tensor(state.tensors["w"])
         if self.config.poison.universal:
             return w
@@ -97,7 +97,7 @@ class Tsdf(Defender):
         detectors = {name: knowledge.detectors[name] for name in self.config.detectors}
         return Poisoner(self.config.poison, self.config.epsilon, detectors, knowledge.run_seed, knowledge.round)
 
-    def _universal_poison(self, knowledge: Knowledge, reserved: torch.Tensor) -> Any:
+    def _universal_poison(self, knowledge: Knowledge, reserved: torch.Tensor) -> Between:
         poisoner, photos, epsilon = self._poisoner(knowledge), knowledge.photos.images(), self.config.epsilon
         visits = [0]
 
