@@ -1,0 +1,29 @@
+"""Deepfake generators: one file per family, one training loop, weights by name."""
+
+from __future__ import annotations
+
+from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.editor import Editor, EditorConfig
+from tsdf_ray.generators.fresh import fresh_family, restart
+from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
+from tsdf_ray.generators.training import TrainConfig, Trainer, TrainResult, train
+from tsdf_ray.generators.weights import GENERATORS, load_family, load_official_stargan, save_family
+
+__all__ = [
+    "GENERATORS",
+    "Editor",
+    "EditorConfig",
+    "Family",
+    "StarGAN",
+    "StarGANConfig",
+    "Tensors",
+    "TrainConfig",
+    "TrainResult",
+    "Trainer",
+    "fresh_family",
+    "load_family",
+    "load_official_stargan",
+    "restart",
+    "save_family",
+    "train",
+]

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel
 from torch import nn
 
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -24,9 +25,17 @@ class Family(ABC):
     """One family with its current weights. Photos are float32 [B, 3, H, W] in [-1, 1]."""
 
     name: ClassVar[str]
+    config_class: ClassVar[type[BaseModel]]
+    """The frozen config it is built from: `Family(config)`."""
+    frozen_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts that only serve the loss and are never trained with it."""
     attributes: tuple[str, ...]
     parts: dict[str, nn.Module]
     """generator, discriminator, and what else its loss needs (frozen parts too); the prefix of tensor names."""
+
+    @abstractmethod
+    def __init__(self, config: BaseModel | None = None) -> None:
+        """Fresh weights; `config` is an instance of `config_class`, None for its defaults."""
 
     @abstractmethod
     def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
@@ -42,15 +51,30 @@ class Family(ABC):
 
     @abstractmethod
     def discriminator_loss(
-        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor, rng: torch.Generator
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        rng: torch.Generator,
+        fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss terms (scalars) of one discriminator step, already weighted: their sum is minimised."""
+        """Loss terms (scalars) of one discriminator step, already weighted: their sum is minimised.
+
+        `fake_BCHW` is edit(x, target) where the caller has it already (detached here).
+        """
 
     @abstractmethod
     def generator_loss(
-        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Loss terms (scalars) of one generator step, already weighted: their sum is minimised."""
+        """Loss terms (scalars) of one generator step, already weighted: their sum is minimised.
+
+        `fake_BCHW` is edit(x, target) with its graph, where the caller has it already.
+        """
 
     @abstractmethod
     def config_json(self) -> str:

@@ -1,0 +1,40 @@
+"""Label vectors as domains and as targets of a classifier: hair colours exclude each other, the rest is yes or no."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from tsdf_ray.faces.faceset import HAIR
+
+
+def groups(attributes: tuple[str, ...]) -> tuple[list[int], list[int]]:
+    """Columns of the hair colours (a choice of one) and of the other attributes."""
+    hair = [a for a, name in enumerate(attributes) if name in HAIR]
+    return hair, [a for a in range(len(attributes)) if a not in hair]
+
+
+def domain_count(attributes: tuple[str, ...]) -> int:
+    """How many label combinations there are: hair colours times two per other attribute."""
+    hair, other = groups(attributes)
+    return max(len(hair), 1) * int(2 ** len(other))
+
+
+def domain_index(labels_BA: torch.Tensor, attributes: tuple[str, ...]) -> torch.Tensor:
+    """int64 [B] in [0, domain_count): the domain a label vector stands for."""
+    hair, other = groups(attributes)
+    index = labels_BA[:, hair].argmax(1) if hair else labels_BA.new_zeros(len(labels_BA), dtype=torch.int64)
+    for a in other:
+        index = 2 * index + (labels_BA[:, a] > 0.5).long()
+    return index
+
+
+def label_cross_entropy(logits_BA: torch.Tensor, labels_BA: torch.Tensor, attributes: tuple[str, ...]) -> torch.Tensor:
+    """Scalar: softmax cross-entropy over the hair colours plus binary cross-entropy of each other attribute (means)."""
+    hair, other = groups(attributes)
+    loss = logits_BA.new_zeros(())
+    if hair:
+        loss = loss + F.cross_entropy(logits_BA[:, hair], labels_BA[:, hair].argmax(1))
+    for a in other:
+        loss = loss + F.binary_cross_entropy_with_logits(logits_BA[:, a], labels_BA[:, a])
+    return loss

@@ -1,0 +1,213 @@
+"""StarGAN (Choi et al. 2018, arXiv 1711.09020): the paper's generator family, with the published tensor names.
+
+Labels enter as constant input channels. Adversarial loss wgan-gp (the published one) or hinge, binary cross-entropy for
+the labels, L1 cycle; weights 1, 1, 10 and 10 for the gradient penalty. The mid feature is taken after the last residual
+block: 4 width channels at a quarter of the photo's side (256 x 64 x 64 at official size).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import nn
+
+from tsdf_ray.generators.base import Family
+
+
+class StarGANConfig(BaseModel):
+    """Size and loss of StarGAN; the defaults are the official ones for 256 px."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attributes: tuple[str, ...] = Field(
+        ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"), min_length=1, description="labels it edits"
+    )
+    width: int = Field(64, ge=4, le=512, description="channels of the first layer (published name: conv_dim)")
+    blocks: int = Field(6, ge=1, le=32, description="residual blocks")
+    image_size: int = Field(256, ge=16, le=1024, description="side of the photos the label head is made for, in pixels")
+    discriminator_width: int = Field(64, ge=4, le=512, description="channels of the discriminator's first layer")
+    discriminator_layers: int = Field(6, ge=1, le=8, description="stride-2 layers of the discriminator")
+    adversarial: Literal["wgan-gp", "hinge"] = Field("wgan-gp", description="adversarial loss")
+    adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the adversarial terms")
+    classification_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the label terms")
+    cycle_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
+    penalty_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of the gradient penalty (wgan-gp)")
+
+    @field_validator("attributes")
+    @classmethod
+    def _unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) != len(value):
+            raise ValueError("each attribute may be named once")
+        return value
+
+    @model_validator(mode="after")
+    def _divides(self) -> StarGANConfig:
+        if self.image_size % 2**self.discriminator_layers:
+            raise ValueError(
+                f"image_size {self.image_size} must be a multiple of 2^discriminator_layers = "
+                f"{2**self.discriminator_layers}; lower discriminator_layers"
+            )
+        return self
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """Instance norm with the published parameters and buffers, always normalising by the photo's own statistics.
+
+    The published layers track running statistics, but the published code never leaves training mode, so they are never
+    used; they are kept here only so that the tensor names agree.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=True, track_running_stats=True)
+
+    def forward(self, h_BCHW: torch.Tensor) -> torch.Tensor:
+        return F.instance_norm(h_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions with instance norms, added to the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            InstanceNorm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            InstanceNorm(channels),
+        )
+
+    def forward(self, h_BCHW: torch.Tensor) -> torch.Tensor:
+        inner: torch.Tensor = self.main(h_BCHW)
+        return h_BCHW + inner
+
+
+class StarGANGenerator(nn.Module):
+    """Photos [B, 3, H, W] (H, W multiples of 4) and labels [B, A] to photos in [-1, 1]; `main` as published."""
+
+    def __init__(self, config: StarGANConfig) -> None:
+        super().__init__()
+        w = config.width
+        layers: list[nn.Module] = [nn.Conv2d(3 + len(config.attributes), w, 7, padding=3, bias=False)]
+        layers += [InstanceNorm(w), nn.ReLU()]
+        for wide in (2 * w, 4 * w):
+            layers += [nn.Conv2d(wide // 2, wide, 4, stride=2, padding=1, bias=False), InstanceNorm(wide), nn.ReLU()]
+        layers += [ResidualBlock(4 * w) for _ in range(config.blocks)]
+        self.encoder_depth = len(layers)
+        for wide in (2 * w, w):
+            layers += [nn.ConvTranspose2d(2 * wide, wide, 4, stride=2, padding=1, bias=False)]
+            layers += [InstanceNorm(wide), nn.ReLU()]
+        layers += [nn.Conv2d(w, 3, 7, padding=3, bias=False), nn.Tanh()]
+        self.main = nn.Sequential(*layers)
+
+    def encode(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        """The mid feature [B, 4 width, H/4, W/4]."""
+        planes = c_BA[:, :, None, None].expand(-1, -1, *x_BCHW.shape[2:])
+        mid: torch.Tensor = self.main[: self.encoder_depth](torch.cat([x_BCHW, planes], 1))
+        return mid
+
+    def decode(self, mid_BCHW: torch.Tensor) -> torch.Tensor:
+        """The photo [B, 3, H, W] from the mid feature."""
+        photo: torch.Tensor = self.main[self.encoder_depth :](mid_BCHW)
+        return photo
+
+
+class StarGANDiscriminator(nn.Module):
+    """Photos [B, 3, S, S] to a real/fake map [B, 1, S/2^n, S/2^n] and label logits [B, A], S = image_size."""
+
+    def __init__(self, config: StarGANConfig) -> None:
+        super().__init__()
+        self.image_size = config.image_size
+        layers: list[nn.Module] = []
+        before, channels = 3, config.discriminator_width
+        for _ in range(config.discriminator_layers):
+            layers += [nn.Conv2d(before, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
+            before, channels = channels, 2 * channels
+        self.main = nn.Sequential(*layers)
+        self.conv1 = nn.Conv2d(before, 1, 3, padding=1, bias=False)
+        side = config.image_size // 2**config.discriminator_layers
+        self.conv2 = nn.Conv2d(before, len(config.attributes), side, bias=False)
+
+    def forward(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = self.main(x_BCHW)
+        return self.conv1(h).float(), self.conv2(h).mean((2, 3)).float()
+
+
+class StarGAN(Family):
+    """StarGAN with its discriminator and its full loss."""
+
+    name: ClassVar[str] = "stargan"
+    config_class: ClassVar[type[BaseModel]] = StarGANConfig
+
+    def __init__(self, config: StarGANConfig | None = None) -> None:
+        self.config = config or StarGANConfig()
+        self.attributes = self.config.attributes
+        self.generator = StarGANGenerator(self.config)
+        self.discriminator = StarGANDiscriminator(self.config)
+        self.parts = {"generator": self.generator, "discriminator": self.discriminator}
+
+    def config_json(self) -> str:
+        return self.config.model_dump_json()
+
+    def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        return self.edit_and_features(x_BCHW, c_BA)[0]
+
+    def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        return self.generator.encode(x_BCHW, c_BA).float()
+
+    def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mid = self.generator.encode(x_BCHW, c_BA)
+        return self.generator.decode(mid).float(), mid.float()
+
+    def discriminator_loss(
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        rng: torch.Generator,
+        fake_BCHW: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        config = self.config
+        if fake_BCHW is None:
+            with torch.no_grad():
+                fake_BCHW = self.edit(x_BCHW, target_BA)
+        fake_BCHW = fake_BCHW.detach()
+        real, labels = self.discriminator(x_BCHW)
+        fake, _ = self.discriminator(fake_BCHW)
+        terms = {"d_classification": config.classification_weight * _label_loss(labels, own_BA)}
+        if config.adversarial == "hinge":
+            terms["d_real"] = config.adversarial_weight * F.relu(1 - real).mean()
+            terms["d_fake"] = config.adversarial_weight * F.relu(1 + fake).mean()
+            return terms
+        terms["d_real"] = -config.adversarial_weight * real.mean()
+        terms["d_fake"] = config.adversarial_weight * fake.mean()
+        mix = torch.rand(len(x_BCHW), 1, 1, 1, generator=rng).to(x_BCHW.device)
+        between = (mix * x_BCHW + (1 - mix) * fake_BCHW).requires_grad_(True)
+        (slope,) = torch.autograd.grad(self.discriminator(between)[0].sum(), between, create_graph=True)
+        length_B = slope.flatten(1).norm(dim=1)
+        terms["d_penalty"] = config.penalty_weight * (length_B - 1).square().mean()
+        return terms
+
+    def generator_loss(
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        fake_BCHW: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        config = self.config
+        fake = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW
+        verdict, labels = self.discriminator(fake)
+        return {
+            "g_adversarial": -config.adversarial_weight * verdict.mean(),
+            "g_classification": config.classification_weight * _label_loss(labels, target_BA),
+            "g_cycle": config.cycle_weight * F.l1_loss(self.edit(fake, own_BA), x_BCHW),
+        }
+
+
+def _label_loss(logits_BA: torch.Tensor, labels_BA: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy summed over the labels, mean over the photos (as published)."""
+    return F.binary_cross_entropy_with_logits(logits_BA, labels_BA, reduction="sum") / len(logits_BA)

@@ -1,0 +1,187 @@
+"""One training loop for pretraining and for the attacker's retraining: the family's own loss, named randomness.
+
+A step is one generator step with its discriminator steps. The fake of the last discriminator step is computed once,
+with its graph, and serves the generator step too. Every draw of a step comes from a generator named after that step, so
+a run that is resumed at step s draws what the unbroken run draws.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from tsdf_ray.errors import MatchFailed, UserError
+from tsdf_ray.faces.edits import draw_edits
+from tsdf_ray.faces.faceset import FaceSet, to_images
+from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.randomness import seed_for, torch_rng
+
+
+class TrainConfig(BaseModel):
+    """How a family is trained or fine-tuned."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int = Field(100, ge=0, le=10_000_000, description="generator steps")
+    batch: int = Field(16, ge=1, le=4096, description="photos per step")
+    learning_rate: float = Field(4e-4, gt=0.0, le=1.0, description="Adam's step size, both networks")
+    betas: tuple[float, float] = Field((0.5, 0.99), description="Adam's decay rates, each in [0, 1)")
+    discriminator_steps: int = Field(1, ge=1, le=100, description="discriminator steps per generator step")
+    ema_decay: float | None = Field(
+        None, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the passes (autocast)")
+    flips: bool = Field(True, description="mirror photos at random")
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a training left besides the family's new weights."""
+
+    steps: int
+    """Steps made in this call."""
+    losses: dict[str, float]
+    """Mean of each weighted loss term over the steps made; empty when none was made."""
+    seconds: float
+    snapshots: dict[int, Tensors]
+    """Generator tensors (`generator.*`) by step: 0 is before the first step."""
+
+
+class Trainer:
+    """Optimisers and photos around a family; `step(s)` makes step s, whatever was drawn before it."""
+
+    def __init__(
+        self, family: Family, faces: FaceSet, config: TrainConfig, run_seed: int, names: tuple[str | int, ...]
+    ) -> None:
+        """Raises UserError when there are fewer photos than one batch, or their attributes are not the family's."""
+        if len(faces) < config.batch:
+            raise UserError(f"training: {len(faces)} photos are fewer than one batch of {config.batch}; lower `batch`")
+        if faces.attributes != family.attributes:
+            raise UserError(f"training: photos carry {faces.attributes}, {family.name} wants {family.attributes}")
+        self.family, self.config = family, config
+        self.generator, self.discriminator = family.parts["generator"], family.parts["discriminator"]
+        for part, module in family.parts.items():
+            trained = part not in family.frozen_parts
+            module.train(trained).requires_grad_(trained)
+        self.device = next(self.generator.parameters()).device
+        # uint8 stays uint8: a batch at a time becomes float.
+        self._pixels = torch.from_numpy(np.array(faces.pixels_BCHW)).to(self.device)
+        self._labels = faces.labels()
+        self._seed = seed_for(run_seed, *names, "training")
+        self.generator_optimiser = self._adam(self.generator)
+        self.discriminator_optimiser = self._adam(self.discriminator)
+        self.average = {k: v.detach().clone() for k, v in self.generator.state_dict().items()}
+
+    def _adam(self, module: torch.nn.Module) -> torch.optim.Adam:
+        return torch.optim.Adam(module.parameters(), self.config.learning_rate, betas=self.config.betas, fused=True)
+
+    def step(self, step: int) -> dict[str, float]:
+        """Make step `step` (counted from 0) and return its weighted loss terms.
+
+        Raises MatchFailed, naming step and term, when a term is not finite; the step's update is then not made.
+        """
+        terms: dict[str, float] = {}
+        for critic in range(self.config.discriminator_steps):
+            rng = torch_rng(self._seed, "step", step, critic)
+            x_BCHW, own_BA, target_BA = self._draw(rng)
+            last = critic == self.config.discriminator_steps - 1
+            with self._precision(), torch.set_grad_enabled(last):
+                fake_BCHW = self.family.edit(x_BCHW, target_BA)
+            with self._precision():
+                losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
+            terms |= self._descend(step, losses, self.discriminator_optimiser)
+        with self._precision():
+            losses = self.family.generator_loss(x_BCHW, own_BA, target_BA, fake_BCHW)
+        terms |= self._descend(step, losses, self.generator_optimiser)
+        self._update_average(step)
+        return terms
+
+    def _draw(self, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        index = torch.randperm(len(self._pixels), generator=rng)[: self.config.batch]
+        own_BA = self._labels[index]
+        target_BA = draw_edits(own_BA, self.family.attributes, rng)
+        x_BCHW = to_images(self._pixels[index.to(self.device)])
+        if self.config.flips:
+            mirrored_B = torch.rand(len(index), generator=rng).to(self.device) < 0.5
+            x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
+        return x_BCHW, own_BA.to(self.device), target_BA.to(self.device)
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
+
+    def _descend(self, step: int, losses: dict[str, torch.Tensor], optimiser: torch.optim.Adam) -> dict[str, float]:
+        values = {term: float(loss.detach()) for term, loss in losses.items()}
+        for term, value in values.items():
+            if not np.isfinite(value):
+                raise MatchFailed(f"training {self.family.name}: loss term {term} became {value} at step {step}")
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        total = torch.stack(list(losses.values())).sum()
+        # Only this optimiser's weights: a generator step must not pay for gradients of the discriminator's weights.
+        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+        return values
+
+    def _update_average(self, step: int) -> None:
+        decay = self.config.ema_decay
+        # The average of few steps must not remember the start: its decay grows with the steps made.
+        weight = 1.0 if decay is None else 1 - min(decay, (1 + step) / (10 + step))
+        for name, value in self.generator.state_dict().items():
+            if value.is_floating_point():
+                self.average[name].lerp_(value.detach(), weight)
+            else:
+                self.average[name].copy_(value)
+
+    def generator_tensors(self) -> Tensors:
+        """The generator that counts (the moving average, where there is one), as `generator.*` arrays."""
+        return {f"generator.{name}": value.cpu().numpy().copy() for name, value in self.average.items()}
+
+    def finish(self) -> None:
+        """Put the moving average into the family's generator, and the family into evaluation mode."""
+        self.generator.load_state_dict(self.average)
+        for module in self.family.parts.values():
+            module.eval()
+
+
+def train(
+    family: Family,
+    faces: FaceSet,
+    config: TrainConfig,
+    run_seed: int,
+    names: tuple[str | int, ...],
+    snapshots: Sequence[int] = (),
+    start_step: int = 0,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> TrainResult:
+    """Train `family` in place on `faces`, steps start_step .. config.steps - 1, with draws named by (run_seed, names).
+
+    Bit-identical for a seed on a CPU with a fixed number of threads. `snapshots` are steps (0 = before) at which the
+    generator's tensors are kept; `on_step(steps made so far, loss terms)` is called after each step. The optimisers
+    start anew.
+
+    Raises UserError (fewer photos than a batch, other attributes) and MatchFailed (a loss term is not finite).
+    """
+    started = time.perf_counter()
+    trainer = Trainer(family, faces, config, run_seed, names)
+    wanted = set(snapshots)
+    kept = {start_step: trainer.generator_tensors()} if start_step in wanted else {}
+    sums: dict[str, float] = {}
+    for step in range(start_step, config.steps):
+        terms = trainer.step(step)
+        for term, value in terms.items():
+            sums[term] = sums.get(term, 0.0) + value
+        if step + 1 in wanted:
+            kept[step + 1] = trainer.generator_tensors()
+        if on_step is not None:
+            on_step(step + 1, terms)
+    trainer.finish()
+    made = max(0, config.steps - start_step)
+    means = {term: value / made for term, value in sums.items()}
+    return TrainResult(made, means, time.perf_counter() - started, kept)
