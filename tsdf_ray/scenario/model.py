@@ -47,6 +47,13 @@ def _role_name(name: str) -> str:
 RoleName = Annotated[str, AfterValidator(_role_name)]
 
 
+def _known(room: str, name: str, table: Mapping[str, Any]) -> None:
+    try:
+        look_up(f"{room}s", name, table)
+    except UserError as error:
+        raise PydanticCustomError(room, "{message}", {"message": str(error)}) from error
+
+
 class Strict(BaseModel):
     """Frozen, and unknown keys are refused."""
 
@@ -73,21 +80,13 @@ class DefenderEntry(Strict):
         try:
             config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)
         except UserError as error:
-            raise _at(("kind",), str(error)) from error
-        except ValidationError as error:
-            # Nested errors keep their own key, so that the message can name line and key in the file.
-            first = error.errors()[0]
-            raise _at(first["loc"], first["msg"], len(error.errors())) from error
+            raise PydanticCustomError("nested", "{message}", {"message": str(error), "path": ["kind"]}) from error
+        # A ValidationError passes through: its errors keep their own keys below this section.
         return {key: data[key] for key in ("kind", "knowledge") if key in data} | {"config": config}
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
         return {"kind": self.kind, "knowledge": self.knowledge, **self.config.model_dump(mode="json")}
-
-
-def _at(path: tuple[str | int, ...], message: str, count: int = 1) -> PydanticCustomError:
-    more = f" (and {count - 1} more)" if count > 1 else ""
-    return PydanticCustomError("nested", "{message}", {"message": message + more, "path": [str(p) for p in path]})
 
 
 class Evaluation(Strict):
@@ -195,9 +194,3 @@ class Scenario(Strict):
 
         return load_scenario(source, changes)
 
-
-def _known(room: str, name: str, table: Mapping[str, Any]) -> None:
-    try:
-        look_up(f"{room}s", name, table)
-    except UserError as error:
-        raise PydanticCustomError(room, "{message}", {"message": str(error)}) from error
