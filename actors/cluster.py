@@ -9,7 +9,8 @@ from typing import Any
 import ray
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.game.plan import Plan, Supply
+from tsdf_ray.game.plan import Supply
+from tsdf_ray.game.supply import local_supply
 
 OBJECT_STORE_BYTES = 400 << 20
 """Of a local cluster: photo sets and weights of a few matches; the default would take 30 % of memory."""
@@ -27,7 +28,7 @@ class Connection:
             ray.shutdown()
 
 
-def connect(address: str | None, plan: Plan) -> Connection:
+def connect(address: str | None) -> Connection:
     """Use the session already joined, join the cluster at `address`, or start a local one.
 
     A local one is always started with `address="local"`: without it, Ray attaches to any cluster whose record lies in
@@ -41,13 +42,26 @@ def connect(address: str | None, plan: Plan) -> Connection:
         try:
             ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise UserError(f"--address {address}: no cluster answers there ({error}); start one or leave --address out") from error
+            raise UserError(
+                f"--address {address}: no cluster answers there ({error}); start one or leave --address out"
+            ) from error
     else:
         ray.init(
             address="local",
-            num_cpus=max(1, os.cpu_count() or 1),
+            num_cpus=int(local_supply().cpus),
             include_dashboard=False,
             object_store_memory=OBJECT_STORE_BYTES,
             **options,
         )
     return Connection(owned=True)
+
+
+def cluster_supply(address: str) -> Supply:
+    """What the cluster at `address` has. Raises UserError when it cannot be reached."""
+    connection = connect(address)
+    try:
+        total = ray.cluster_resources()
+        largest = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
+        return Supply(total.get("CPU", 0.0), total.get("GPU", 0.0), largest)
+    finally:
+        connection.close()

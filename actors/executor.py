@@ -8,14 +8,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
-from actors.cluster import connect
+from actors.cluster import cluster_supply, connect
 from actors.role import RoleActor
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.game.executor import EventSink
-from tsdf_ray.game.plan import Plan
+from tsdf_ray.game.plan import Plan, Supply
 from tsdf_ray.game.spec import MatchSpec
-
-POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,12 @@ class RayExecutor:
         self.parallel = plan.parallel_matches
         self._on_event = on_event
         self._plan = plan
-        self._connection = connect(address, plan)
+        self._connection = connect(address)
+
+    @staticmethod
+    def supply(address: str) -> Supply:
+        """What the cluster at `address` has, for the plan. Raises UserError when it cannot be reached."""
+        return cluster_supply(address)
 
     def start(self, role: type, match: MatchSpec, shared: Any) -> Role:
         """A new actor for `role`; creation runs in the background, the first step waits for it."""
@@ -69,7 +72,9 @@ class RayExecutor:
             if pending:
                 self._on_event(ray.get(pending.event))
         except RayActorError as error:
-            raise MatchFailed(f"{label}: its process died ({error}); `tsdf-ray resume` goes on from the last round") from error
+            raise MatchFailed(
+                f"{label}: its process died ({error}); `tsdf-ray resume` goes on from the last round"
+            ) from error
         except RayTaskError as error:
             cause = error.cause
             if isinstance(cause, MatchFailed | UserError):

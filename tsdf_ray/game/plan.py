@@ -38,9 +38,7 @@ def plan(scenario: Scenario, supply: Supply) -> Plan:
     """
     want = scenario.resources
     if want.cpus_per_match > supply.cpus:
-        raise UserError(
-            f"resources.cpus_per_match: {want.cpus_per_match:g} asked for, {supply.cpus:g} exist; lower it"
-        )
+        raise UserError(f"resources.cpus_per_match: {want.cpus_per_match:g} asked for, {supply.cpus:g} exist; lower it")
     if want.gpus_per_match > supply.gpus:
         raise UserError(
             f"resources.gpus_per_match: {want.gpus_per_match:g} asked for, {supply.gpus:g} exist; "

@@ -37,12 +37,10 @@ class DefenderRole:
         return Learned(tensors, array_digest(tensors))
 
     def publish(self, round: int, learned: Learned, generator: Tensors) -> Published:
-        """The round's collectable photos (protected as far as the attacker's choice says) and the evaluation split."""
+        """The round's collectable photos (protected as far as `collect.protected` says) and the evaluation split."""
         scenario, splits = self._match.scenario, self._materials.splits
         state = DefenceState(self._knowledge(round, generator), learned.tensors)
-        choice = choose(
-            scenario.attackers[self._match.attacker].collect, self._match.seed, round, len(splits.attacker)
-        )
+        choice = choose(scenario.attackers[self._match.attacker].collect, self._match.seed, round, len(splits.attacker))
         photos = splits.attacker.take(choice.index_N)
         protected = np.flatnonzero(choice.protected_N)
         pixels = photos.pixels_BCHW.copy()
@@ -80,6 +78,6 @@ class AttackerRole:
         return self._attacker.prepare(round, published.collectable)
 
     def retrain(self, round: int, generator: Tensors, prepared: Prepared, *earlier: FaceSet) -> Retrained:
-        """G_r from G_{r-1} (or from scratch) on this round's usable photos and, with a cumulative pool, earlier ones."""
+        """G_r from G_{r-1} (or from scratch) on this round's usable photos and, where kept, earlier ones."""
         family = family_with(self._match.scenario.generator, generator)
         return self._attacker.retrain(round, [*earlier, prepared.photos], family)

@@ -45,7 +45,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a match stands: the last finished round, the attacker's weights then, and what later rounds look back on."""
+    """Where a match stands: the last finished round, the weights then, and what later rounds look back on."""
 
     round: int
     generator: Tensors

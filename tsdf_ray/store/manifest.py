@@ -54,7 +54,9 @@ class Manifest:
             try:
                 whole.append(Entry(**json.loads(line)))
             except (ValueError, TypeError) as error:
-                raise UserError(f"{self._path}: line {len(whole) + 1} is damaged; restore the file from a copy") from error
+                raise UserError(
+                    f"{self._path}: line {len(whole) + 1} is damaged; restore the file from a copy"
+                ) from error
             kept += len(line)
         self._good_bytes = kept
         return whole
@@ -85,7 +87,7 @@ class Manifest:
 
 
 def check_files(root: Path, entry: Entry, only: str = "") -> None:
-    """Compare the files of a round (those under the folder `only`) with the manifest; UserError names the first that differs."""
+    """Compare a round's files (those under the folder `only`) with the manifest; UserError names one that differs."""
     for name, digest in entry.files.items():
         if not name.startswith(only):
             continue

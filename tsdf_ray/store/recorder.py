@@ -100,7 +100,7 @@ class Recorder:
         old.unlink(missing_ok=True)
 
     def _pool(self, match: MatchSpec, result: RoundResult) -> list[FaceSet]:
-        """What a cumulative attacker carries into the next round: earlier rounds' photos from the last checkpoint, and these."""
+        """What a cumulative attacker carries on: earlier photos from the last checkpoint, and these."""
         if not match.cumulative:
             return []
         if result.round == 1:

@@ -100,7 +100,9 @@ def read_info(root: Path) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads((root / "run.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{root}: is not a run directory (no run.json); give the folder that `play --out` made") from error
+        raise UserError(
+            f"{root}: is not a run directory (no run.json); give the folder that `play --out` made"
+        ) from error
     except ValueError as error:
         raise UserError(f"{root / 'run.json'}: is damaged ({error}); restore it from a copy") from error
     return info
@@ -123,8 +125,12 @@ def check_new(root: Path) -> None:
 
 def machine() -> dict[str, Any]:
     """What the run was played on, for the report; no host name."""
-    return {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count(),
-            "python": platform.python_version()}
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
 
 
 def _take_lock(root: Path) -> TextIO:
@@ -136,7 +142,9 @@ def _take_lock(root: Path) -> TextIO:
         lock.seek(0)
         holder = lock.read().strip() or "unknown"
         lock.close()
-        raise UserError(f"{root}: another process (pid {holder}) is writing this run; wait for it or stop it") from error
+        raise UserError(
+            f"{root}: another process (pid {holder}) is writing this run; wait for it or stop it"
+        ) from error
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()
