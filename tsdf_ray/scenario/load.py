@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -12,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.scenario.keys import did_you_mean, valid_keys
 from tsdf_ray.scenario.model import Scenario
 from tsdf_ray.scenario.yamlfile import KeyPath, YamlDocument, parse_yaml, read_yaml
 
@@ -40,13 +40,16 @@ def find_scenario(source: str | Path) -> YamlDocument:
         return parse_yaml(library[name].read_text(encoding="utf-8"), f"{name}.yaml")
     path = Path(source)
     if not path.exists() and path.suffix not in {".yaml", ".yml"}:
-        raise UserError(f"{source}: no such scenario; packaged ones: {', '.join(library)}; or give a .yaml file")
+        hint = did_you_mean(name, library)
+        raise UserError(f"{source}: no such scenario.{hint} Packaged ones: {', '.join(library)}; or give a .yaml file")
     return read_yaml(path)
 
 
 def load_scenario(source: str | Path, changes: tuple[str, ...] = ()) -> Scenario:
     """Load, apply `changes` (`dotted.key=value`), and check. See `Scenario.load`."""
     document = find_scenario(source)
+    if document.content is None:
+        raise UserError(f"{document.source}: is empty; see `tsdf-ray scenarios show quickstart` for an example")
     if not isinstance(document.content, dict):
         raise UserError(f"{document.source}: is not a mapping of keys; see `tsdf-ray scenarios show quickstart`")
     for change in changes:
@@ -64,24 +67,25 @@ def _apply(document: YamlDocument, change: str) -> None:
     path = key.split(".")
     value = parse_yaml(text, f"--set {change}").content if text.strip() else None
     at: Any = document.content
-    for step in path[:-1]:
+    for depth, step in enumerate(path[:-1]):
+        # A section that is absent, or left empty, begins here.
+        if at.get(step) is None:
+            at[step] = {}
+        at = at[step]
         if not isinstance(at, dict):
-            raise UserError(f"--set {change}: {step!r} is not inside a section")
-        at = at.setdefault(step, {})
-    if not isinstance(at, dict):
-        raise UserError(f"--set {change}: {'.'.join(path[:-1])} is not a section")
+            raise UserError(f"--set {change}: {'.'.join(path[: depth + 1])} is not a section; it has no keys")
     at[path[-1]] = value
+    document.changed[tuple(path)] = f"--set {change}"
 
 
 def _messages(error: ValidationError, document: YamlDocument) -> list[str]:
     lines = []
     for item in error.errors():
-        path: KeyPath = tuple(item["loc"]) + tuple(item.get("ctx", {}).get("path", ()))
-        path = _in_file(path, document.content)
-        line = document.line_of(path)
-        where = f"{document.source}:{line}" if line else document.source
+        path = _in_file(tuple(item["loc"]) + tuple(item.get("ctx", {}).get("path", ())), document.content)
+        if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+            path = (*path, str(item["ctx"]["discriminator"]).strip("'"))
         key = ".".join(str(part) for part in path) or "scenario"
-        lines.append(f"{where}: {key}: {_explain(item, document.content)}")
+        lines.append(f"{document.where(path)}: {key}: {_explain(item, path, document.content)}")
     return lines
 
 
@@ -93,23 +97,25 @@ def _in_file(path: KeyPath, content: Any) -> KeyPath:
         last = i == len(path) - 1
         inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
         if inside:
-            at = at[part]  # type: ignore[index]
+            at = at[part]
         elif not last:
             continue
         kept.append(part)
     return tuple(kept)
 
 
-def _explain(item: Mapping[str, Any], content: Any) -> str:
-    kind, message = item["type"], str(item["msg"])
-    if kind == "extra_forbidden" or "Extra inputs are not permitted" in message:
-        return "unknown key; `tsdf-ray scenarios show quickstart` and docs/scenario.md list the valid ones"
+def _explain(item: Mapping[str, Any], path: KeyPath, content: Any) -> str:
+    kind, context = item["type"], item.get("ctx", {})
+    message = str(item["msg"]).replace("Input should be", "must be").removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        valid = valid_keys(path[:-1], content)
+        return f"unknown key.{did_you_mean(str(path[-1]), valid)} Valid keys: {', '.join(valid)}"
+    if kind == "missing":
+        return message if message != "Field required" else "is missing; add it"
+    if kind == "union_tag_invalid":
+        valid = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
+        return f"unknown name {context['tag']!r}.{did_you_mean(context['tag'], valid)} Valid names: {', '.join(valid)}"
+    if kind == "union_tag_not_found":
+        return "is missing; it says which kind of section this is"
     given = item.get("input")
-    shown = "" if isinstance(given, dict | list) or kind in {"missing", "nested"} else f" (given: {given!r})"
-    return message + shown
-
-
-def closest(name: str, valid: list[str]) -> str:
-    """' Did you mean X?' when a valid name is near, else ''."""
-    near = difflib.get_close_matches(name, valid, 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return message + ("" if isinstance(given, dict | list | tuple) else f" (given: {given!r})")

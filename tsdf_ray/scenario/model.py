@@ -39,7 +39,9 @@ def _role_name(name: str) -> str:
     # Names become folder names and parts of match ids: `DEFENDER-vs-ATTACKER-sSEED`.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.]{0,39}", name):
         raise PydanticCustomError(
-            "name", "name {name!r}: use letters, digits, '_' and '.', at most 40, first a letter or digit", {"name": name}
+            "name",
+            "name {name!r}: use letters, digits, '_' and '.', at most 40, first a letter or digit",
+            {"name": name},
         )
     return name
 
@@ -51,7 +53,7 @@ def _known(room: str, name: str, table: Mapping[str, Any]) -> None:
     try:
         look_up(f"{room}s", name, table)
     except UserError as error:
-        raise PydanticCustomError(room, "{message}", {"message": str(error)}) from error
+        raise PydanticCustomError(room, "{message}", {"message": str(error), "path": [f"{room}s"]}) from error
 
 
 class Strict(BaseModel):
@@ -75,7 +77,9 @@ class DefenderEntry(Strict):
         if not isinstance(data, Mapping) or isinstance(data.get("config"), DefenderConfig):
             return data
         if "kind" not in data:
-            raise PydanticCustomError("missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)})
+            raise PydanticCustomError(
+                "missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)}
+            )
         rest = {key: value for key, value in data.items() if key not in {"kind", "knowledge"}}
         try:
             config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)
@@ -92,7 +96,9 @@ class DefenderEntry(Strict):
 class Evaluation(Strict):
     """What is measured, and how sure we want to be."""
 
-    detectors: tuple[str, ...] = Field(("retinaface", "mtcnn"), description="detectors that judge every published photo")
+    detectors: tuple[str, ...] = Field(
+        ("retinaface", "mtcnn"), description="detectors that judge every published photo"
+    )
     decay: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.0, 0.1, 0.25, 0.5, 1.0), description="shares of a round's retraining steps at which w_r is judged"
     )
@@ -108,9 +114,11 @@ class Evaluation(Strict):
             _known("detector", name, DETECTORS)
         for name in self.references:
             if name not in {"none", "noise"}:
-                raise PydanticCustomError("reference", "reference {name!r}: none or noise", {"name": name})
+                raise PydanticCustomError(
+                    "reference", "unknown name {name}; valid names: none, noise", {"name": name, "path": ["references"]}
+                )
         if list(self.decay) != sorted(set(self.decay)) or self.decay[:1] != (0.0,) or self.decay[-1] != 1.0:
-            raise PydanticCustomError("decay", "decay must rise from 0 to 1", {})
+            raise PydanticCustomError("decay", "must rise from 0 to 1", {"path": ["decay"]})
         return self
 
 
@@ -119,13 +127,17 @@ class Resources(Strict):
 
     cpus_per_match: float = Field(1.0, gt=0, le=1024, description="CPUs reserved by one match")
     gpus_per_match: float = Field(0.0, ge=0, le=64, description="GPUs reserved by one match: 0, 1/4, 1/2, or whole")
-    parallel_matches: int | None = Field(None, ge=1, description="at most so many matches at once; default: all that fit")
+    parallel_matches: int | None = Field(
+        None, ge=1, description="at most so many matches at once; default: all that fit"
+    )
 
     @model_validator(mode="after")
     def _gpu_share(self) -> Resources:
         gpus = self.gpus_per_match
         if gpus not in {0.0, 0.25, 0.5} and gpus != int(gpus):
-            raise PydanticCustomError("gpus", "gpus_per_match {g}: 0, 0.25, 0.5 or a whole number", {"g": gpus})
+            raise PydanticCustomError(
+                "gpus", "must be 0, 0.25, 0.5 or a whole number, not {g}", {"g": gpus, "path": ["gpus_per_match"]}
+            )
         return self
 
 
@@ -135,22 +147,22 @@ class Scenario(Strict):
     name: str = Field(min_length=1, max_length=200, description="shown in the report")
     title: str = Field("", max_length=500, description="one line on what the scenario asks")
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1, description="one race each")
-    rounds: int = Field(3, ge=1, le=1000)
+    rounds: int = Field(3, ge=1, le=1000, description="of every match: learn, publish, collect, retrain, judge")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of every role; part of the result on a CPU")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of generator passes (autocast)")
-    faces: FacesConfig = Field(default_factory=lambda: FacesConfig())
-    publish: ChannelConfig = Field(default_factory=lambda: NoChannel(), description="what publication does to a photo")
+    faces: FacesConfig = Field(default_factory=FacesConfig, description="photos, and who gets how many")
+    publish: ChannelConfig = Field(default_factory=NoChannel, description="what publication does to a photo")
     generator: str = Field("editor-128", description="packaged weights or a file; every attacker starts from it")
     judge: str = Field("judge-128", description="packaged weights or a file; no player loads it")
-    defenders: dict[RoleName, DefenderEntry] = Field(min_length=1)
-    attackers: dict[RoleName, AttackerConfig] = Field(min_length=1)
-    evaluation: Evaluation = Evaluation()
-    resources: Resources = Resources()
+    defenders: dict[RoleName, DefenderEntry] = Field(min_length=1, description="protections by name")
+    attackers: dict[RoleName, AttackerConfig] = Field(min_length=1, description="deepfake makers by name")
+    evaluation: Evaluation = Field(Evaluation(), description="what is measured")
+    resources: Resources = Field(Resources(), description="what one match may take")
 
     @model_validator(mode="after")
     def _names_and_seeds(self) -> Scenario:
         if len(set(self.seeds)) != len(self.seeds):
-            raise PydanticCustomError("seeds", "a seed is given twice", {})
+            raise PydanticCustomError("seeds", "a seed is given twice; keep one", {"path": ["seeds"]})
         errors: list[InitErrorDetails] = []
         players = [("defenders", name, entry.config.detectors) for name, entry in self.defenders.items()]
         players += [("attackers", name, attacker.prepare.detectors) for name, attacker in self.attackers.items()]
@@ -193,4 +205,3 @@ class Scenario(Strict):
         from tsdf_ray.scenario.load import load_scenario
 
         return load_scenario(source, changes)
-
