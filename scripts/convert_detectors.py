@@ -42,7 +42,7 @@ LICENCES = {
 HEADS = {"class_head": "ClassHead", "bbox_head": "BboxHead", "landmark_head": "LandmarkHead"}
 BATCH_NORM_EPS = 1e-5
 
-# Layers in the order of the pickles; a dense layer after the convolutions names the shape (W, H, C) it was flattened from.
+# Layers in the order of the pickles; the dense layer after the convolutions names the shape (W, H, C) it flattens.
 MTCNN_LAYERS: dict[str, list[tuple[str, tuple[int, int, int] | None]]] = {
     "pnet": [("conv1", None), ("conv2", None), ("conv3", None), ("box", None), ("face", None)],
     "rnet": [("conv1", None), ("conv2", None), ("conv3", None), ("fc", (3, 3, 64)), ("box", None), ("face", None)],
@@ -112,7 +112,7 @@ def retinaface(source: bytes) -> dict[str, Array]:
 
 
 def mtcnn_network(net: str, arrays: list[Array]) -> Iterator[tuple[str, Array]]:
-    """Torch names and layouts of one network: HWIO -> OIHW; dense IO -> OI, its inputs reordered from W, H, C to C, H, W."""
+    """Torch names and layouts of one network: HWIO -> OIHW; dense IO -> OI, flattened W, H, C -> C, H, W."""
     rest = iter(arrays)
     for layer, flattened in MTCNN_LAYERS[net]:
         weight, bias = next(rest), next(rest)

@@ -15,7 +15,10 @@ MIN_SIDE, MAX_SIDE = 64, 1024
 
 @dataclass(frozen=True)
 class Boxes:
-    """What `detect` found in one photo, best score first: boxes_N4 float32 (x1, y1, x2, y2) in pixels, scores_N in [0, 1]."""
+    """What `detect` found in one photo, best score first.
+
+    boxes_N4 float32 (x1, y1, x2, y2) in pixels, not clipped to the photo; scores_N float32 in [0, 1].
+    """
 
     boxes_N4: torch.Tensor
     scores_N: torch.Tensor
@@ -27,7 +30,7 @@ class Boxes:
     def per_photo(boxes_K4: torch.Tensor, scores_K: torch.Tensor, photo_K: torch.Tensor, photos: int) -> list[Boxes]:
         """One `Boxes` for each of `photos` photos from flat results that stand by photo, best score first."""
         counts = torch.bincount(photo_K, minlength=photos).tolist()
-        parts = zip(boxes_K4.float().split(counts), scores_K.float().split(counts), strict=True)
+        parts = zip(torch.split(boxes_K4.float(), counts), torch.split(scores_K.float(), counts), strict=True)
         return [Boxes(boxes_N4, scores_N) for boxes_N4, scores_N in parts]
 
 
@@ -55,7 +58,7 @@ class RawOutput:
     """One differentiable pass."""
 
     features: tuple[torch.Tensor, ...]
-    """Mid features, finest level first, each float32 [B, C_l, H_l, W_l]; their shapes depend on the photos' size alone."""
+    """Mid features, one per level, each float32 [B, C_l, H_l, W_l]; the shapes depend on the photos' size alone."""
     groups: tuple[Anchors, ...]
 
 

@@ -36,6 +36,7 @@ def nms(
     scores_N: torch.Tensor,
     photo_N: torch.Tensor,
     threshold: float,
+    *,
     overlap: Overlap = "union",
     limit: int = 1000,
 ) -> torch.Tensor:
@@ -62,7 +63,7 @@ def nms(
     kept_PN = torch.cat(
         [
             _greedy(boxes_PN4, valid_PN, threshold, overlap)
-            for boxes_PN4, valid_PN in zip(padded_PN4.split(rows), valid_PN.split(rows), strict=True)
+            for boxes_PN4, valid_PN in zip(torch.split(padded_PN4, rows), torch.split(valid_PN, rows), strict=True)
         ]
     )
     return order_N[kept_PN[row_N, rank_N]]

@@ -33,7 +33,7 @@ def crop_boxes(x_BCHW: torch.Tensor, boxes_K4: torch.Tensor, photo_K: torch.Tens
     Differentiable in the photos; the boxes (in pixels) get no gradient. Samples as `tf.image.crop_and_resize` does,
     on which the MTCNN weights' package runs. All crops of a photo form one tall grid, so that no photo is copied.
     """
-    boxes_K4 = boxes_K4.detach()
+    boxes_K4 = boxes_K4.detach().to(x_BCHW)
     height, width = x_BCHW.shape[-2:]
     if not len(boxes_K4):
         return x_BCHW.new_zeros(0, x_BCHW.shape[1], side, side)
@@ -50,7 +50,7 @@ def crop_boxes(x_BCHW: torch.Tensor, boxes_K4: torch.Tensor, photo_K: torch.Tens
     most = int(count_B.max())
     grid_BMSS2 = grid_KSS2.new_zeros(len(x_BCHW), most, side, side, 2)
     grid_BMSS2[photo_K, slot_K] = grid_KSS2
-    tall_BCRS = F.grid_sample(x_BCHW, grid_BMSS2.flatten(1, 2).to(x_BCHW), mode="bilinear", align_corners=True)
-    crops_KCSS = tall_BCRS.unflatten(2, (most, side)).transpose(1, 2)[photo_K, slot_K]
+    tall_BCRS = F.grid_sample(x_BCHW, grid_BMSS2.flatten(1, 2), mode="bilinear", align_corners=True)
+    crops_KCSS: torch.Tensor = tall_BCRS.reshape(*x_BCHW.shape[:2], most, side, side).transpose(1, 2)[photo_K, slot_K]
     inside_KSS = (grid_KSS2.abs() <= 1).all(-1)
     return crops_KCSS * inside_KSS[:, None]

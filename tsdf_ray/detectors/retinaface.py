@@ -1,7 +1,8 @@
 """RetinaFace with MobileNet 0.25: a one-stage detector (Deng et al., CVPR 2020; layout of the official PyTorch file).
 
-Tensor names equal the official ones, so its `mobilenet0.25_Final.pth` loads as it is. The batch norms are folded
-into the convolutions after loading: weights are never trained here, and a pass costs a third less.
+Tensor names equal the official ones, so a `mobilenet0.25_Final.pth` loads as it is. Two trainings of this network are
+in circulation, and their anchors differ (the file does not say which): see `ANCHOR_SIZES`. The batch norms are folded
+into the convolutions after loading, since weights are never trained here and a pass costs less without them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,17 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tsdf_ray.detectors.base import Anchors, Boxes, Detector, RawOutput, check_photos
 from tsdf_ray.detectors.geometry import nms
 from tsdf_ray.detectors.weights import put_weights
+from tsdf_ray.digest import file_digest
 
 STRIDES = (8, 16, 32)
-SIZES = ((16.0, 32.0), (64.0, 128.0), (256.0, 512.0))
-"""Sides of the two square anchors of each cell, per stride, in pixels."""
+AnchorSizes = tuple[tuple[float, float], tuple[float, float], tuple[float, float]]
+ANCHOR_SIZES: AnchorSizes = ((16, 32), (64, 128), (256, 512))
+"""Sides of the two square anchors of each cell, per stride, in pixels: biubug6/Pytorch_Retinaface and our weights."""
+KNOWN_ANCHOR_SIZES: dict[str, AnchorSizes] = {
+    # biubug6/Face-Detector-1MB-with-landmark, mobilenet0.25_Final.pth (data/config.py, cfg_mnet)
+    "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1": ((10, 20), (32, 64), (128, 256)),
+}
+"""SHA-256 of third-party weights trained on other anchors -> their sizes."""
 VARIANCE_CENTRE, VARIANCE_SIZE = 0.1, 0.2
 BGR_MEAN = (104.0, 117.0, 123.0)
 NMS_IOU = 0.4
@@ -115,8 +123,9 @@ class RetinaFace(Detector):
     name = "retinaface"
     feature_levels = ("ssh1", "ssh2", "ssh3")
 
-    def __init__(self) -> None:
+    def __init__(self, anchor_sizes: AnchorSizes = ANCHOR_SIZES) -> None:
         super().__init__()
+        self.anchor_sizes = anchor_sizes
         self.body = _Body()
         self.fpn = _Pyramid()
         self.ssh1, self.ssh2, self.ssh3 = _ContextHead(), _ContextHead(), _ContextHead()
@@ -125,9 +134,13 @@ class RetinaFace(Detector):
         self.LandmarkHead = nn.ModuleList(_Head(10) for _ in STRIDES)  # in the official file; never run
 
     @classmethod
-    def load(cls, weights: Path | None = None) -> RetinaFace:
+    def load(cls, weights: Path | None = None, anchor_sizes: AnchorSizes | None = None) -> RetinaFace:
+        """As in the contract; without `anchor_sizes` those known for the file's digest, else `ANCHOR_SIZES`."""
         detector = cls()
         put_weights(detector, cls.name, weights)
+        if weights and not anchor_sizes:
+            anchor_sizes = KNOWN_ANCHOR_SIZES.get(file_digest(weights))
+        detector.anchor_sizes = anchor_sizes or ANCHOR_SIZES
         detector.eval().requires_grad_(False)
         for module in detector.modules():
             if isinstance(module, nn.Sequential):
@@ -148,7 +161,7 @@ class RetinaFace(Detector):
         logits_BA2 = torch.cat([head(level) for head, level in zip(self.ClassHead, features, strict=True)], dim=1)
         offsets_BA4 = torch.cat([head(level) for head, level in zip(self.BboxHead, features, strict=True)], dim=1)
         log_odds_N = (logits_BA2[..., 1] - logits_BA2[..., 0]).flatten()
-        anchors_A4 = _anchors(*x_BCHW.shape[-2:]).to(offsets_BA4)
+        anchors_A4 = _anchors(*x_BCHW.shape[-2:], self.anchor_sizes).to(offsets_BA4)
         centre_BA2 = anchors_A4[:, :2] + offsets_BA4[..., :2] * VARIANCE_CENTRE * anchors_A4[:, 2:]
         half_BA2 = anchors_A4[:, 2:] * (offsets_BA4[..., 2:] * VARIANCE_SIZE).exp() / 2
         boxes_BA4 = torch.cat([centre_BA2 - half_BA2, centre_BA2 + half_BA2], dim=-1)
@@ -173,10 +186,10 @@ def _fold_norms(layers: nn.Sequential) -> None:
 
 
 @lru_cache(maxsize=16)
-def _anchors(height: int, width: int) -> torch.Tensor:
+def _anchors(height: int, width: int, anchor_sizes: AnchorSizes) -> torch.Tensor:
     """All anchors of a photo as (centre x, centre y, width, height) in pixels, float64 [A, 4], in the heads' order."""
     rows = []
-    for stride, sizes in zip(STRIDES, SIZES, strict=True):
+    for stride, sizes in zip(STRIDES, anchor_sizes, strict=True):
         y_H = (torch.arange(-(-height // stride), dtype=torch.float64) + 0.5) * stride
         x_W = (torch.arange(-(-width // stride), dtype=torch.float64) + 0.5) * stride
         grid_HWS = torch.meshgrid(y_H, x_W, torch.tensor(sizes, dtype=torch.float64), indexing="ij")

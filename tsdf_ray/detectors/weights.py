@@ -57,7 +57,8 @@ def _packaged(name: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: the packaged weights are missing; reinstall tsdf-ray")
     if (found := file_digest(path)) != expected:
         raise UserError(f"{path}: sha256 expected {expected}, found {found}; the file was changed, reinstall tsdf-ray")
-    return load_file(path)
+    tensors: dict[str, torch.Tensor] = load_file(path)
+    return tensors
 
 
 def _read(path: Path) -> dict[str, torch.Tensor]:
@@ -65,8 +66,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: no such weights file")
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: not a readable weights file (.safetensors, or a PyTorch state dict): {error}"
