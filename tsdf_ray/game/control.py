@@ -23,8 +23,9 @@ class Progress(Protocol):
 class StopFlag:
     """A wish to stop that every match looks at between its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, message: str = "stopped as asked; finished rounds are saved, `tsdf-ray resume` goes on") -> None:
         self._asked = threading.Event()
+        self._message = message
 
     def ask(self) -> None:
         """Ask all matches to stop at their next step."""
@@ -33,7 +34,7 @@ class StopFlag:
     def check(self) -> None:
         """Raises Stopped when someone asked."""
         if self._asked.is_set():
-            raise Stopped("stopped as asked; finished rounds are saved, `tsdf-ray resume` goes on")
+            raise Stopped(self._message)
 
 
 class Quiet(StopFlag):

@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 
 from tsdf_ray.errors import MatchFailed, UserError
@@ -21,6 +22,9 @@ from tsdf_ray.faces.edits import draw_edits
 from tsdf_ray.faces.faceset import FaceSet, to_images
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.randomness import seed_for, torch_rng
+
+
+Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class TrainConfig(BaseModel):
@@ -31,7 +35,7 @@ class TrainConfig(BaseModel):
     steps: int = Field(100, ge=0, le=10_000_000, description="generator steps")
     batch: int = Field(16, ge=1, le=4096, description="photos per step")
     learning_rate: float = Field(4e-4, gt=0.0, le=1.0, description="Adam's step size, both networks")
-    betas: tuple[float, float] = Field((0.5, 0.99), description="Adam's decay rates, each in [0, 1)")
+    betas: tuple[Rate, Rate] = Field((0.5, 0.99), description="Adam's decay rates")
     discriminator_steps: int = Field(1, ge=1, le=100, description="discriminator steps per generator step")
     ema_decay: float | None = Field(
         None, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
@@ -51,6 +55,18 @@ class TrainResult:
     seconds: float
     snapshots: dict[int, Tensors]
     """Generator tensors (`generator.*`) by step: 0 is before the first step."""
+
+
+_MOMENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "step": lambda parameter: torch.zeros((), device=parameter.device),
+    "exp_avg": lambda parameter: torch.zeros_like(parameter.detach()),
+    "exp_avg_sq": lambda parameter: torch.zeros_like(parameter.detach()),
+}
+"""Adam's state of one weight, as it is before the first step."""
+
+
+def _parameters(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
+    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
 
 class Trainer:
@@ -81,15 +97,15 @@ class Trainer:
     def _adam(self, module: torch.nn.Module) -> torch.optim.Adam:
         return torch.optim.Adam(module.parameters(), self.config.learning_rate, betas=self.config.betas, fused=True)
 
-    def step(self, step: int) -> dict[str, float]:
-        """Make step `step` (counted from 0) and return its weighted loss terms.
+    def step(self, step: int, shrink: int = 1) -> dict[str, float]:
+        """Make step `step` (counted from 0) and return its weighted loss terms; `shrink` averages shrink^2 pixels.
 
         Raises MatchFailed, naming step and term, when a term is not finite; the step's update is then not made.
         """
         terms: dict[str, float] = {}
         for critic in range(self.config.discriminator_steps):
             rng = torch_rng(self._seed, "step", step, critic)
-            x_BCHW, own_BA, target_BA = self._draw(rng)
+            x_BCHW, own_BA, target_BA = self._draw(rng, shrink)
             last = critic == self.config.discriminator_steps - 1
             with self._precision(), torch.set_grad_enabled(last):
                 fake_BCHW = self.family.edit(x_BCHW, target_BA)
@@ -102,7 +118,7 @@ class Trainer:
         self._update_average(step)
         return terms
 
-    def _draw(self, rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _draw(self, rng: torch.Generator, shrink: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index = torch.randperm(len(self._pixels), generator=rng)[: self.config.batch]
         own_BA = self._labels[index]
         target_BA = draw_edits(own_BA, self.family.attributes, rng)
@@ -110,6 +126,8 @@ class Trainer:
         if self.config.flips:
             mirrored_B = torch.rand(len(index), generator=rng).to(self.device) < 0.5
             x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)
+        if shrink > 1:
+            x_BCHW = F.avg_pool2d(x_BCHW, shrink)
         return x_BCHW, own_BA.to(self.device), target_BA.to(self.device)
 
     def _precision(self) -> torch.autocast:
@@ -120,7 +138,7 @@ class Trainer:
         for term, value in values.items():
             if not np.isfinite(value):
                 raise MatchFailed(f"training {self.family.name}: loss term {term} became {value} at step {step}")
-        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        parameters = _parameters(optimiser)
         total = torch.stack(list(losses.values())).sum()
         # Only this optimiser's weights: a generator step must not pay for gradients of the discriminator's weights.
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
@@ -143,6 +161,31 @@ class Trainer:
         """The generator that counts (the moving average, where there is one), as `generator.*` arrays."""
         return {f"generator.{name}": value.cpu().numpy().copy() for name, value in self.average.items()}
 
+    def state(self) -> Tensors:
+        """Everything a resumed training needs: raw weights, moving average, both optimisers' moments."""
+        tensors = self.family.tensors()
+        tensors |= {f"average.{name}": value.cpu().numpy().copy() for name, value in self.average.items()}
+        for name, optimiser in self._optimisers().items():
+            for i, parameter in enumerate(_parameters(optimiser)):
+                for key, zero in _MOMENTS.items():
+                    value = optimiser.state[parameter].get(key, zero(parameter))
+                    tensors[f"adam.{name}.{i}.{key}"] = value.cpu().numpy().copy()
+        return tensors
+
+    def load_state(self, tensors: Tensors) -> None:
+        """Put back what `state` gave (names and shapes as there)."""
+        self.family.load(tensors)
+        for name, value in self.average.items():
+            value.copy_(torch.from_numpy(np.array(tensors[f"average.{name}"])))
+        for name, optimiser in self._optimisers().items():
+            for i, parameter in enumerate(_parameters(optimiser)):
+                for key, zero in _MOMENTS.items():
+                    found = torch.from_numpy(np.array(tensors[f"adam.{name}.{i}.{key}"]))
+                    optimiser.state[parameter][key] = zero(parameter).copy_(found)
+
+    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+        return {"generator": self.generator_optimiser, "discriminator": self.discriminator_optimiser}
+
     def finish(self) -> None:
         """Put the moving average into the family's generator, and the family into evaluation mode."""
         self.generator.load_state_dict(self.average)
@@ -150,7 +193,7 @@ class Trainer:
             module.eval()
 
 
-def train(
+def train(  # noqa: PLR0917
     family: Family,
     faces: FaceSet,
     config: TrainConfig,

@@ -53,14 +53,15 @@ def load_scenario(source: str | Path, changes: tuple[str, ...] = ()) -> Scenario
     if not isinstance(document.content, dict):
         raise UserError(f"{document.source}: is not a mapping of keys; see `tsdf-ray scenarios show quickstart`")
     for change in changes:
-        _apply(document, change)
+        apply_change(document, change)
     try:
         return Scenario.model_validate(document.content)
     except ValidationError as error:
         raise UserError("\n".join(_messages(error, document))) from error
 
 
-def _apply(document: YamlDocument, change: str) -> None:
+def apply_change(document: YamlDocument, change: str) -> None:
+    """Put `dotted.key=value` (a YAML value) into a document. Raises UserError when it is no such thing."""
     key, equals, text = change.partition("=")
     if not equals or not key:
         raise UserError(f"--set {change}: write dotted.key=value, for example rounds=2")

@@ -1,0 +1,134 @@
+"""A defence ready to be put on photos outside a game: learned here on the packaged sample, or in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsdf_ray.defenders import DefenceState, Defender, Knowledge, make_defender
+from tsdf_ray.detectors import load_detector
+from tsdf_ray.errors import UserError
+from tsdf_ray.faces import HAIR, FaceSet
+from tsdf_ray.game.materials import family_with, load_materials
+from tsdf_ray.generators import Family, load_family
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.manifest import Entry, Manifest, check_files
+from tsdf_ray.store.recorder import read_tensors
+from tsdf_ray.store.rundir import read_info
+
+PACKAGED = "quickstart"
+"""The scenario whose defenders, photos and generator `packaged_armour` uses."""
+
+
+@dataclass(frozen=True)
+class Armour:
+    """A defence and what it learned, for photos of `size` pixels."""
+
+    defender: Defender
+    state: DefenceState
+    size: int
+    family: Family
+    """The generator it was learned against."""
+
+    def face_set(self, pixels_BCHW: npt.NDArray[np.uint8], ids: tuple[str, ...]) -> FaceSet:
+        """Photos of people nobody labelled: labels are what the generator's own classifier sees, if it has one."""
+        attributes = self.family.attributes
+        labels_BA = np.zeros((len(ids), len(attributes)), dtype=np.uint8)
+        faces = FaceSet(pixels_BCHW, labels_BA, attributes, ids)
+        if "classifier" not in self.family.parts or not len(faces):
+            return faces
+        with torch.inference_mode():
+            logits_BA = self.family.parts["classifier"](faces.images()).float()
+        labels_BA[:] = (logits_BA > 0).numpy()
+        hair = [a for a, name in enumerate(attributes) if name in HAIR]
+        if hair:
+            labels_BA[:, hair] = 0
+            labels_BA[np.arange(len(ids)), np.asarray(hair)[logits_BA[:, hair].argmax(1).numpy()]] = 1
+        return faces
+
+    def perturb(self, faces: FaceSet) -> torch.Tensor:
+        """As `Defender.perturb`: float32 [1 or B, 3, S, S], whole 1/255 steps inside the budget."""
+        return self.defender.perturb(self.state, faces)
+
+
+def packaged_armour(kind: str, epsilon: float) -> Armour:
+    """Learn a defence against the packaged generator G_0 on the packaged sample.
+
+    A defender of the quickstart plays as it does there, any other kind with its defaults; `epsilon` is set. Raises
+    UserError for an unknown kind and for an epsilon out of range.
+    """
+    scenario = Scenario.load(PACKAGED)
+    played = [entry.config for entry in scenario.defenders.values() if entry.kind == kind]
+    content: dict[str, Any] = played[0].model_dump(mode="json") if played else {}
+    defender = make_defender(kind, content | {"epsilon": epsilon})
+    seed = scenario.seeds[0]
+    materials = load_materials(scenario, seed)
+    family = family_with(scenario.generator, materials.generator).freeze()
+    knowledge = _knowledge(seed, 1, family, defender, materials.splits.defender, scenario.precision)
+    return Armour(defender, defender.learn(knowledge), scenario.faces.size, family)
+
+
+def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilon: float | None) -> Armour:
+    """What a run's defender had learned in its last finished round.
+
+    `defender` and `attacker` are names in the run's scenario, needed where it has several; of several seeds the first
+    counts. Raises UserError: no run, a name that is not in it, no finished round, a file that was changed.
+    """
+    read_info(run)
+    scenario = Scenario.load(run / "scenario.yaml")
+    name = _choose("defender", defender, scenario.defenders, run)
+    other = _choose("attacker", attacker, scenario.attackers, run)
+    seed = scenario.seeds[0]
+    match = f"{name}-vs-{other}-s{seed}"
+    entries = Manifest(run / "manifest.jsonl").of(match)
+    if not entries:
+        raise UserError(f"{run}: {match} has no finished round; `tsdf-ray resume {run}` plays it")
+    entry = scenario.defenders[name]
+    content = entry.config.model_dump(mode="json") | ({} if epsilon is None else {"epsilon": epsilon})
+    learned = make_defender(entry.kind, content)
+    check_files(run, entries[-1], "perturbations/")
+    stored, _ = read_tensors(run / _file(entries[-1], "perturbations/"))
+    tensors = {key.removeprefix("defence."): value for key, value in stored.items() if key.startswith("defence.")}
+    family = _generator_before(run, scenario, entries).freeze()
+    size = scenario.faces.size
+    nobody = FaceSet(
+        np.zeros((0, 3, size, size), np.uint8), np.zeros((0, len(family.attributes)), np.uint8), family.attributes, ()
+    )
+    knowledge = _knowledge(seed, entries[-1].round, family, learned, nobody, scenario.precision)
+    return Armour(learned, DefenceState(knowledge, tensors), size, family)
+
+
+def _generator_before(run: Path, scenario: Scenario, entries: list[Entry]) -> Family:
+    """G_{r-1}, which w_r was learned against: the attacker's generator after the round before the last."""
+    if len(entries) == 1:
+        return load_family(scenario.generator)
+    check_files(run, entries[-2], "checkpoints/")
+    stored, _ = read_tensors(run / _file(entries[-2], "checkpoints/"))
+    return family_with(scenario.generator, {k.removeprefix("G."): v for k, v in stored.items() if k.startswith("G.")})
+
+
+def _file(entry: Entry, folder: str) -> str:
+    return next(name for name in entry.files if name.startswith(folder))
+
+
+def _choose(role: str, name: str | None, valid: Mapping[str, object], run: Path) -> str:
+    if name is None and len(valid) == 1:
+        return next(iter(valid))
+    if name is None:
+        raise UserError(f"{run}: has several {role}s ({', '.join(valid)}); choose one with --{role}")
+    if name not in valid:
+        raise UserError(f"{run}: has no {role} {name!r}; it has: {', '.join(valid)}")
+    return name
+
+
+def _knowledge(
+    seed: int, round_: int, family: Family, defender: Defender, photos: FaceSet, precision: str
+) -> Knowledge:
+    detectors = {name: load_detector(name) for name in defender.config.detectors}
+    return Knowledge(seed, round_, {family.name: family}, detectors, photos, precision)

@@ -1,0 +1,52 @@
+"""How a run ended, in a few lines: a table per pair, what failed, where the report lies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tsdf_ray.cli.group import FAILED, leave
+
+if TYPE_CHECKING:
+    from tsdf_ray.store.run import Run
+
+COLUMNS = {
+    "protection": "protection",
+    "hair edits before": "hair_edit_success_before",
+    "hair edits after": "hair_edit_success_after",
+    "yield": "yield",
+}
+
+
+def show(run: Run) -> None:
+    """Print the summary and the report's place. Exits with 1 when a match failed."""
+    table = Table(title="after the last round, [low, high] 95 %", box=None, padding=(0, 2), title_justify="left")
+    table.add_column("defender/attacker", overflow="fold")
+    for title in COLUMNS:
+        table.add_column(title, justify="right")
+    for pair, metrics in run.summary["pairs"].items():
+        table.add_row(pair, *(cell(metrics.get(name), interval=name == "protection") for name in COLUMNS.values()))
+    console = Console()
+    # A pipe has no width; 80 columns would cut the numbers.
+    console.print(table, width=None if console.is_terminal else 140)
+    page = run.path / "report.html"
+    typer.echo(f"report: {page}" if page.exists() else f"run: {run.path}")
+    failed: dict[str, str] = run.info.get("failed", {})
+    if failed:
+        reasons = "\n".join(f"{match}: {reason}" for match, reason in failed.items())
+        again = f"`tsdf-ray resume {run.path}` plays them again"
+        raise leave(FAILED, f"{len(failed)} match(es) failed:\n{reasons}\n{again}")
+
+
+def cell(rounds: list[dict[str, Any] | None] | None, *, interval: bool) -> str:
+    """The last round's value, with its interval when asked for; `-` where there is none."""
+    last = rounds[-1] if rounds else None
+    if not last or last.get("value") is None:
+        return "-"
+    value = f"{last['value']:.2f}"
+    if interval and last.get("low") is not None and last.get("high") is not None:
+        value += f" [{last['low']:.2f}, {last['high']:.2f}]"
+    return value

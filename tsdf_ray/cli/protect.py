@@ -1,0 +1,108 @@
+"""`tsdf-ray protect`."""
+
+from __future__ import annotations
+
+import enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from tsdf_ray.protect import Protected
+
+
+class NoFace(enum.StrEnum):
+    """What happens to a photo in which no face is found."""
+
+    skip = "skip"
+    whole = "whole"
+
+
+class OnBad(enum.StrEnum):
+    """What happens to a photo that cannot be read."""
+
+    stop = "stop"
+    skip = "skip"
+
+
+def protect(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of photos; subfolders are kept.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the protected photos (PNG).")],
+    defender: Annotated[
+        str | None, typer.Option("--defender", help="Defence to learn (found), or a defender of the run.")
+    ] = None,
+    run: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="Use what a run's defender learned.")
+    ] = None,
+    attacker: Annotated[str | None, typer.Option("--attacker", help="Against which attacker of the run.")] = None,
+    epsilon: Annotated[
+        float | None, typer.Option("--epsilon", help="Budget on the [-1, 1] scale (0.05), or the run's.")
+    ] = None,
+    no_face: Annotated[
+        NoFace, typer.Option("--no-face", help="A photo without a face: left out, or its middle square is protected.")
+    ] = NoFace.skip,
+    on_bad: Annotated[OnBad, typer.Option("--on-bad", help="A bad photo: stop, or skip and list it.")] = OnBad.stop,
+    table: Annotated[
+        Path | None, typer.Option("--table", help="Visibility per photo, .csv or .parquet; default OUT/visibility.csv.")
+    ] = None,
+) -> None:
+    """Protect a folder of photos.
+
+    Around each face, what a defence learned is added, inside the budget; nothing else changes.
+    """
+    from tsdf_ray.cli.stopping import stoppable
+    from tsdf_ray.game.control import StopFlag
+    from tsdf_ray.protect import protect as run_protect
+
+    flag = StopFlag("stopped as asked; photos already written are whole")
+
+    def tell(what: str, done: int, total: int) -> None:
+        flag.check()
+        if done % 10 == 0:
+            typer.echo(f"{what}: {done}/{total}", err=True)
+
+    with stoppable(flag.ask):
+        result = run_protect(
+            source,
+            out,
+            defender=defender,
+            run=run,
+            attacker=attacker,
+            epsilon=epsilon,
+            no_face=no_face.value,
+            on_bad=on_bad.value,
+            table=table,
+            tell=tell,
+        )
+    _show(result)
+
+
+def _show(result: Protected) -> None:
+    """The table of visibility, and what was left out."""
+    from rich.console import Console
+    from rich.table import Table
+
+    lines = Table(box=None, padding=(0, 2))
+    for title in ("photo", "faces", "PSNR", "SSIM", "max |delta|", "note"):
+        lines.add_column(title, justify="left" if title in {"photo", "note"} else "right", overflow="fold")
+    for row in result.table.to_pylist():
+        numbers = (f"{row['psnr']:.1f}" if row["psnr"] is not None else "-",)
+        numbers += (f"{row['ssim']:.3f}" if row["ssim"] is not None else "-",)
+        delta = "-" if row["max_delta"] is None else f"{row['max_delta']:.4f} ({row['max_steps']}/255)"
+        # Names come from outside: square brackets in them are no markup.
+        faces = "-" if row["faces"] is None else str(row["faces"])
+        lines.add_row(*(escaped(text) for text in (row["photo"], faces, *numbers, delta, row["note"] or "")))
+    console = Console()
+    console.print(lines, width=None if console.is_terminal else 160)
+    typer.echo(
+        f"{len(result.written)} protected, {len(result.without_face)} without a face, "
+        f"{len(result.skipped)} bad; table: {result.table_path}"
+    )
+
+
+def escaped(text: str) -> str:
+    """Text for a rich table: no markup, no control characters."""
+    from rich.markup import escape
+
+    return escape("".join(c if c.isprintable() else "?" for c in text))

@@ -1,0 +1,55 @@
+"""Which photos a scenario is played on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from tsdf_ray.faces.faceset import HAIR
+from tsdf_ray.faces.source import OnBad
+
+
+class Counts(BaseModel):
+    """How many photos each role gets."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    defender: int = Field(128, ge=1, le=1_000_000, description="photos the defender learns on")
+    attacker: int = Field(
+        384, ge=1, le=1_000_000, description="photos of the people the attacker collects from, all rounds"
+    )
+    evaluation: int = Field(
+        96, ge=1, le=1_000_000, description="photos on which both are judged; no role trains on them"
+    )
+
+
+class FacesConfig(BaseModel):
+    """The section `faces` of a scenario."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: Literal["sample", "celeba", "folder", "parquet"] = Field(
+        "sample", description="packaged synthetic faces, CelebA's own layout, a folder of photos, or Parquet"
+    )
+    path: Path | None = Field(None, description="folder or file of the source; the sample needs none")
+    size: int = Field(128, ge=32, le=1024, description="side of the square photos in pixels")
+    crop: int | None = Field(
+        None, ge=16, le=8000, description="side of the centre crop in the original; default: the largest square"
+    )
+    counts: Counts = Field(Counts(), description="photos of each role")
+    on_bad: OnBad = Field("stop", description="a bad photo or row stops the run, or is skipped, counted and listed")
+    attributes: tuple[str, ...] = Field(
+        (*HAIR, "Male"), description="labels to read; a generator's own take precedence"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> FacesConfig:
+        if (self.path is None) != (self.source == "sample"):
+            wanted = "takes no path" if self.path is not None else "needs `path`"
+            raise PydanticCustomError("path", "source {source} {wanted}", {"source": self.source, "wanted": wanted})
+        if len(set(self.attributes)) != len(self.attributes):
+            raise PydanticCustomError("attributes", "an attribute is named twice", {})
+        return self
