@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -40,20 +44,33 @@ def connect(address: str | None) -> Connection:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:
-            ray.init(address=address, **options)
+            with _handler_kept():
+                ray.init(address=address, **options)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"--address {address}: no cluster answers there ({error}); start one or leave --address out"
             ) from error
     else:
-        ray.init(
-            address="local",
-            num_cpus=int(local_supply().cpus),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            **options,
-        )
+        with _handler_kept():
+            ray.init(
+                address="local",
+                num_cpus=int(local_supply().cpus),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **options,
+            )
     return Connection(owned=True)
+
+
+@contextmanager
+def _handler_kept() -> Iterator[None]:
+    """`ray.init` puts a SIGTERM handler in place that exits at once; one that our host had set before stays."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if callable(before) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def cluster_supply(address: str) -> Supply:
