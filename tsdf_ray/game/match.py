@@ -66,6 +66,7 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
                 control.check()
             result = RoundResult.of(match, r, outcome)
             table.recorder.record(match, result)
+            control.phase(match, r, "done")
             generator = executor.share(result.generator)
             published.append(executor.share(result.published))
             pool = [*pool, executor.share(result.usable)] if match.cumulative else []
