@@ -1,0 +1,218 @@
+"""The answer in words: which protection still works after the last round, against whom, and how sure we are.
+
+Three verdicts on a pair, by protection (share of forgeries that fail) against the last generator: it *holds* when at
+least half of them fail, with the whole interval above the unprotected photos'; it is *worn down* when it still stops
+more than happens without protection; else *no effect* can be told from it. Defenders are compared paired, by photo and
+seed, in their worst case over the attackers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from markupsafe import Markup
+
+from tsdf_ray.report.data import MISSING, Key, Run, Value
+
+HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
+RESAMPLES = 1000
+
+Cells = dict[tuple[int, str], tuple[float, float]]
+"""(seed, photo) -> sum of value, sum of weight."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pair after its last round."""
+
+    pair: Key
+    value: Value
+    gain: Value
+    """Over unprotected photos of the same races, paired by photo and seed."""
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What stands on top of the page."""
+
+    headline: Markup
+    more: tuple[Markup, ...]
+    cells: dict[Key, Cell]
+    unprotected: dict[str, Value]
+    """Attacker -> share of forgeries from unprotected photos that fail too."""
+
+
+def answer(run: Run) -> Answer:
+    """Compare the pairs of a run after their last rounds."""
+    photos = {pair: _protection(run, pair) for pair in run.pairs}
+    cells = {pair: _cell(run, pair, *photos[pair]) for pair in run.pairs}
+    unprotected = {a: run.reference(a, run.rounds, "none", "protection") for a in run.attackers}
+    ranked = sorted(run.defenders, key=lambda d: _strength(run, cells, d), reverse=True)
+    measured = [d for d in ranked if _worst(run, cells, d)]
+    if not measured:
+        reason = next((c.value.reason for c in cells.values() if c.value.reason), "no finished round")
+        return Answer(Markup("Nothing can be said yet: protection is not available ({}).").format(reason), (), cells, unprotected)
+    headline = Markup("After {}, {}.").format(_count(run.rounds, "round"), _clause(run, cells, measured[0]))
+    more = []
+    if len(measured) > 1:
+        clauses = [_clause(run, cells, d) for d in measured[1:4]]
+        more.append(Markup("; ").join(clauses) + ".")
+        more.append(_comparison(run, cells, measured, {pair: own for pair, (own, _) in photos.items()}))
+    if len(run.seeds) == 1:
+        more.append(Markup("1 seed: the intervals cover photos of one race, not races."))
+    else:
+        more.append(Markup("Intervals (95 %) cover {} races with different seeds, and the photos in them.").format(len(run.seeds)))
+    return Answer(headline, tuple(more), cells, unprotected)
+
+
+def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
+    value = run.last(pair)
+    gain = paired_difference(own, bare)
+    if value.value is None:
+        return Cell(pair, value, gain, UNKNOWN)
+    low = gain.low
+    if low is None:
+        # No photo-wise reference: fall back on the two intervals.
+        bare_value = run.reference(pair[1], run.rounds, "none", "protection", pair[0])
+        low = -1.0 if value.low is None or bare_value.high is None else value.low - bare_value.high
+        low = low if bare_value.known else (value.low or 0.0)
+    if low <= 0:
+        return Cell(pair, value, gain, NOTHING)
+    return Cell(pair, value, gain, HOLDS if value.value >= 0.5 else WORN)
+
+
+def _worst(run: Run, cells: dict[Key, Cell], defender: str) -> Cell | None:
+    """The attacker against whom the defender protects least."""
+    known = [cells[p] for p in run.pairs if p[0] == defender and cells[p].value.value is not None]
+    return min(known, key=lambda c: c.value.value or 0.0, default=None)
+
+
+def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, float]:
+    worst = _worst(run, cells, defender)
+    held = sum(c.verdict == HOLDS for p, c in cells.items() if p[0] == defender)
+    return held, worst.value.value if worst and worst.value.value is not None else -1.0
+
+
+def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
+    """'tsdf still works against A (88 % of forgeries fail, 85–91 %) but not against B (...)'."""
+    own = [cells[p] for p in run.pairs if p[0] == defender and cells[p].value.known]
+    held = [c for c in own if c.verdict == HOLDS]
+    lost = [c for c in own if c.verdict != HOLDS]
+    first = Markup(" of forgeries fail, 95 % interval ")
+    name = Markup("<b>{}</b>").format(defender)
+    if held and lost:
+        return name + " still works against " + _against(held, first) + ", but not against " + _against(lost)
+    if held:
+        whom = " still works against " if len(held) == 1 else " still works against every attacker: "
+        return name + whom + _against(held, first)
+    if len(lost) == 1:
+        return name + " does not work against " + _against(lost, first)
+    return name + " does not work against any attacker: " + _against(lost, first)
+
+
+def _against(cells: Sequence[Cell], first: Markup | None = None) -> Markup:
+    parts = []
+    for i, cell in enumerate(cells):
+        between = first if first and i == 0 else Markup(", ")
+        value = cell.value
+        parts.append(Markup("<b>{}</b> ({}{}{})").format(cell.pair[1], percent(value.value), between, span(value)))
+    return listed(parts)
+
+
+def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], photos: dict[Key, Cells]) -> Markup:
+    """The strongest defender's worst case beside the next one's."""
+    worst = sorted((w for d in measured if (w := _worst(run, cells, d))), key=lambda c: -(c.value.value or 0.0))
+    a, b = worst[0], worst[1]
+    difference = paired_difference(photos[a.pair], photos[b.pair])
+    names = Markup("{} ({}) and {} ({})").format(a.pair[0], percent(a.value.value), b.pair[0], percent(b.value.value))
+    if difference.value is not None and difference.low is not None and difference.high is not None:
+        apart: bool | None = difference.low > 0 or difference.high < 0
+        measure = Markup("{} points, {} to {}, paired by photo and seed").format(
+            *(points(v) for v in (difference.value, difference.low, difference.high))
+        )
+    else:
+        apart, measure = a.value.apart_from(b.value), Markup("by whether their intervals overlap")
+    told = "differ" if apart else "cannot be told apart"
+    return Markup("Each against the attacker that harms it most, {} {}: {}.").format(names, told, measure)
+
+
+def _protection(run: Run, pair: Key) -> tuple[Cells, Cells]:
+    """Protection per seed and photo after the pair's last round: of its published photos, and of unprotected ones."""
+    path = run.root / "tables" / "images.parquet"
+    last = len(run.over_rounds(pair, "protection"))
+    if not path.exists() or last == 0:
+        return {}, {}
+    is_row = (
+        (pc.field("defender") == pair[0])
+        & (pc.field("attacker") == pair[1])
+        & (pc.field("metric") == "protection")
+        & (pc.field("round") == last)
+        & (pc.field("judged_round") == last)
+    )
+    table = pq.read_table(path, columns=["seed", "photo", "phase", "model", "value", "weight"], filters=is_row)
+    own: Cells = {}
+    bare: Cells = {}
+    for row in table.to_pylist():
+        into = own if row["phase"] == "after" else bare if (row["phase"], row["model"]) == ("reference", "none") else None
+        if into is not None and row["value"] is not None:
+            total, weight = into.get((row["seed"], row["photo"]), (0.0, 0.0))
+            into[row["seed"], row["photo"]] = (total + row["value"], weight + row["weight"])
+    return own, bare
+
+
+def paired_difference(a: Cells, b: Cells) -> Value:
+    """Mean difference a - b over the (seed, photo) both have, bootstrapped over seeds, then photos (METHOD section 7)."""
+    shared = sorted(k for k in a.keys() & b.keys() if a[k][1] > 0 and b[k][1] > 0)
+    if not shared:
+        return MISSING
+    by_seed: dict[int, list[tuple[float, float, float, float]]] = {}
+    for key in shared:
+        by_seed.setdefault(key[0], []).append((*a[key], *b[key]))
+    sums = [np.asarray(rows) for rows in by_seed.values()]
+    rng = np.random.default_rng(0)  # fixed: the page of a run is always the same
+    drawn = np.zeros((RESAMPLES, 4))
+    for _ in sums:
+        seed_of = rng.integers(len(sums), size=RESAMPLES)
+        for s, rows in enumerate(sums):
+            hits = np.flatnonzero(seed_of == s)
+            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=len(hits))
+            drawn[hits] += counts @ rows
+    spread = drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3]
+    total = np.concatenate(sums).sum(0)
+    low, high = np.quantile(spread, [0.025, 0.975])
+    return Value(float(total[0] / total[1] - total[2] / total[3]), float(low), float(high), len(shared))
+
+
+def percent(value: float | None) -> str:
+    """'88 %', with a space that does not break."""
+    return "–" if value is None else f"{100 * value:.0f}\u00a0%"
+
+
+def points(value: float) -> str:
+    """'+13', '−4', '0': percentage points."""
+    whole = round(100 * value)
+    return f"{whole:+d}".replace("-", "−") if whole else "0"
+
+
+def span(value: Value) -> str:
+    """'85–91 %', or that there is no interval."""
+    if value.low is None or value.high is None:
+        return "no interval"
+    return f"{100 * value.low:.0f}–{100 * value.high:.0f}\u00a0%"
+
+
+def listed(parts: Sequence[Markup]) -> Markup:
+    """'a', 'a and b', 'a, b and c'."""
+    if len(parts) < 2:
+        return Markup("").join(parts)
+    return Markup(", ").join(parts[:-1]) + " and " + parts[-1]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+

@@ -1,0 +1,119 @@
+"""The report: figures/*.png and one self-contained page, report.html, from the files of a run directory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import BaseLoader, Environment, StrictUndefined
+from markupsafe import Markup
+
+from tsdf_ray.report.answer import HOLDS, NOTHING, UNKNOWN, WORN, Cell, answer, percent, points, span
+from tsdf_ray.report.charts import SERIES, Chart
+from tsdf_ray.report.data import Key, Run, Value
+from tsdf_ray.report.figures import all_charts
+from tsdf_ray.report.pictures import pair_strips
+from tsdf_ray.report.tables import duration, facts, failures, pair_table, pauses, phases, skipped
+from tsdf_ray.store.atomic import whole_file, write_text
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A chart in the page: one SVG per panel."""
+
+    title: str
+    panels: tuple[tuple[str, Markup], ...]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `figures/*.png` and `report.html` into a run directory, each whole; returns the page's path.
+
+    Reads the run directory alone. Raises UserError when it is none, has no results yet, or a file of it is damaged.
+    """
+    run = Run.load(run_dir)
+    charts = all_charts(run)
+    for chart in charts.values():
+        with whole_file(run_dir / "figures" / f"{chart.name}.png") as temporary:
+            temporary.write_bytes(chart.png())
+    page = run_dir / "report.html"
+    write_text(page, render(run, charts))
+    return page
+
+
+def render(run: Run, charts: dict[str, Chart]) -> str:
+    """The page as text. Everything that comes from the run is escaped; only our own SVG and style sheet are not."""
+    environment = Environment(
+        loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(percent=percent, span=span, duration=duration)
+    template = environment.from_string(_resource("page.html"))
+    found = answer(run)
+    return template.render(
+        css=Markup(_resource("page.css")),  # noqa: S704 - a packaged file
+        name=str(run.summary.get("scenario") or run.info.get("scenario") or run.root.name),
+        title=str(run.scenario.get("title") or ""),
+        run=run,
+        answer=found,
+        states={HOLDS: "good", WORN: "mid", NOTHING: "bad", UNKNOWN: "none"},
+        colours={d: i % len(SERIES) for i, d in enumerate(run.defenders)},
+        payoff=_payoff(run, found.cells),
+        unprotected=[(a, found.unprotected[a]) for a in run.attackers],
+        visibility=_visibility(run),
+        charts={name: _drawn(chart) for name, chart in charts.items()},
+        strips={d: [s for a in run.attackers if (d, a) in run.pairs and (s := pair_strips(run, (d, a)))] for d in run.defenders},
+        tables=[(pair, pair_table(run, pair)) for pair in run.pairs],
+        facts=facts(run),
+        phases=phases(run),
+        failures=failures(run),
+        skipped=skipped(run),
+        pauses=pauses(run),
+        known={d: _detectors(run, "defenders", d) for d in run.defenders},
+    )
+
+
+def _payoff(run: Run, cells: dict[Key, Cell]) -> list[tuple[str, list[dict[str, Any] | None]]]:
+    """Rows of the payoff table: defender, and per attacker the cell."""
+    rows: list[tuple[str, list[dict[str, Any] | None]]] = []
+    for d in run.defenders:
+        row: list[dict[str, Any] | None] = []
+        for a in run.attackers:
+            cell = cells.get((d, a))
+            row.append(cell and {"cell": cell, "gain": _gain(cell.gain)})
+        rows.append((d, row))
+    return rows
+
+
+def _gain(value: Value) -> str:
+    if value.value is None or value.low is None or value.high is None:
+        return ""
+    return f"{points(value.value)} points over no protection ({points(value.low)} to {points(value.high)})"
+
+
+def _visibility(run: Run) -> list[tuple[str, str]]:
+    """Per defender how visible its perturbation is, after the last round against its first attacker."""
+    rows = []
+    for d in run.defenders:
+        pair = next(p for p in run.pairs if p[0] == d)
+        psnr, ssim = run.last(pair, "psnr"), run.last(pair, "ssim")
+        epsilon = run.scenario.get("defenders", {}).get(d, {}).get("epsilon")
+        parts = [f"PSNR {psnr.value:.1f} dB"] if psnr.value is not None else []
+        parts += [f"SSIM {ssim.value:.2f}"] if ssim.value is not None else []
+        parts += [f"epsilon {epsilon:g} ({127.5 * epsilon:.1f}/255)"] if isinstance(epsilon, int | float) else []
+        rows.append((d, ", ".join(parts)))
+    return [row for row in rows if row[1]]
+
+
+def _detectors(run: Run, side: str, name: str) -> list[str]:
+    return [str(d) for d in run.scenario.get(side, {}).get(name, {}).get("detectors") or ()]
+
+
+def _drawn(chart: Chart) -> Drawn:
+    # Matplotlib escapes the text it puts into SVG.
+    svgs = [Markup(svg) for svg in chart.svgs()]  # noqa: S704
+    return Drawn(chart.title, tuple(zip((p.title for p in chart.panels), svgs, strict=True)))
+
+
+def _resource(name: str) -> str:
+    return (files("tsdf_ray.report") / name).read_text(encoding="utf-8")
