@@ -17,12 +17,12 @@ class Counts(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    defender: int = Field(128, ge=1, le=1_000_000, description="photos the defender learns on")
+    defender: int = Field(default=128, ge=1, le=1_000_000, description="photos the defender learns on")
     attacker: int = Field(
-        384, ge=1, le=1_000_000, description="photos of the people the attacker collects from, all rounds"
+        default=384, ge=1, le=1_000_000, description="photos of the people the attacker collects from, all rounds"
     )
     evaluation: int = Field(
-        96, ge=1, le=1_000_000, description="photos on which both are judged; no role trains on them"
+        default=96, ge=1, le=1_000_000, description="photos on which both are judged; no role trains on them"
     )
 
 
@@ -35,7 +35,7 @@ class FacesConfig(BaseModel):
         "sample", description="packaged synthetic faces, CelebA's own layout, a folder of photos, or Parquet"
     )
     path: Path | None = Field(None, description="folder or file of the source; the sample needs none")
-    size: int = Field(128, ge=32, le=1024, description="side of the square photos in pixels")
+    size: int = Field(default=128, ge=32, le=1024, description="side of the square photos in pixels")
     crop: int | None = Field(
         None, ge=16, le=8000, description="side of the centre crop in the original; default: the largest square"
     )

@@ -36,8 +36,11 @@ class FaceSet:
 
     def __post_init__(self) -> None:
         n = len(self.ids)
-        assert self.pixels_BCHW.dtype == np.uint8 and self.pixels_BCHW.ndim == 4 and self.pixels_BCHW.shape[1] == 3
-        assert self.pixels_BCHW.shape[0] == n and self.labels_BA.shape == (n, len(self.attributes))
+        assert self.pixels_BCHW.dtype == np.uint8
+        assert self.pixels_BCHW.ndim == 4
+        assert self.pixels_BCHW.shape[1] == 3
+        assert self.pixels_BCHW.shape[0] == n
+        assert self.labels_BA.shape == (n, len(self.attributes))
         assert len(set(self.ids)) == n, "photo ids must be unique"
 
     def __len__(self) -> int:
