@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tsdf_ray.cli.group import FAILED, leave
 
@@ -23,15 +24,15 @@ COLUMNS = {
 
 def show(run: Run) -> None:
     """Print the summary and the report's place. Exits with 1 when a match failed."""
-    table = Table(title="after the last round, [low, high] 95 %", box=None, padding=(0, 2), title_justify="left")
+    # `Text`: square brackets in a plain string are markup to rich.
+    table = Table(title=Text("after the last round, 95 % [low, high]"), box=None, padding=(0, 2), title_justify="left")
     table.add_column("defender/attacker", overflow="fold")
     for title in COLUMNS:
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for pair, metrics in run.summary["pairs"].items():
-        table.add_row(pair, *(cell(metrics.get(name), interval=name == "protection") for name in COLUMNS.values()))
-    console = Console()
-    # A pipe has no width; 80 columns would cut the numbers.
-    console.print(table, width=None if console.is_terminal else 140)
+        cells = [cell(metrics.get(name), interval=name == "protection") for name in COLUMNS.values()]
+        table.add_row(Text(pair), *map(Text, cells))
+    table_console().print(table)
     page = run.path / "report.html"
     typer.echo(f"report: {page}" if page.exists() else f"run: {run.path}")
     failed: dict[str, str] = run.info.get("failed", {})
@@ -39,6 +40,12 @@ def show(run: Run) -> None:
         reasons = "\n".join(f"{match}: {reason}" for match, reason in failed.items())
         again = f"`tsdf-ray resume {run.path}` plays them again"
         raise leave(FAILED, f"{len(failed)} match(es) failed:\n{reasons}\n{again}")
+
+
+def table_console() -> Console:
+    """Standard output; a pipe has no width, and rich's 80 columns would cut numbers."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
 
 
 def cell(rounds: list[dict[str, Any] | None] | None, *, interval: bool) -> str:

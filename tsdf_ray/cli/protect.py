@@ -80,8 +80,10 @@ def protect(
 
 def _show(result: Protected) -> None:
     """The table of visibility, and what was left out."""
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from tsdf_ray.cli.outcome import table_console
 
     lines = Table(box=None, padding=(0, 2))
     for title in ("photo", "faces", "PSNR", "SSIM", "max |delta|", "note"):
@@ -90,19 +92,15 @@ def _show(result: Protected) -> None:
         numbers = (f"{row['psnr']:.1f}" if row["psnr"] is not None else "-",)
         numbers += (f"{row['ssim']:.3f}" if row["ssim"] is not None else "-",)
         delta = "-" if row["max_delta"] is None else f"{row['max_delta']:.4f} ({row['max_steps']}/255)"
-        # Names come from outside: square brackets in them are no markup.
         faces = "-" if row["faces"] is None else str(row["faces"])
-        lines.add_row(*(escaped(text) for text in (row["photo"], faces, *numbers, delta, row["note"] or "")))
-    console = Console()
-    console.print(lines, width=None if console.is_terminal else 160)
+        lines.add_row(*(Text(printable(text)) for text in (row["photo"], faces, *numbers, delta, row["note"] or "")))
+    table_console().print(lines)
     typer.echo(
         f"{len(result.written)} protected, {len(result.without_face)} without a face, "
         f"{len(result.skipped)} bad; table: {result.table_path}"
     )
 
 
-def escaped(text: str) -> str:
-    """Text for a rich table: no markup, no control characters."""
-    from rich.markup import escape
-
-    return escape("".join(c if c.isprintable() else "?" for c in text))
+def printable(text: str) -> str:
+    """Names come from outside: no control character reaches the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
