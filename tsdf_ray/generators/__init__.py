@@ -5,6 +5,7 @@ from __future__ import annotations
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor, EditorConfig
 from tsdf_ray.generators.fresh import fresh_family, restart
+from tsdf_ray.generators.pretrain import PretrainConfig, Progress, pretrain
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.generators.training import TrainConfig, Trainer, TrainResult, train
 from tsdf_ray.generators.weights import GENERATORS, load_family, load_official_stargan, save_family
@@ -14,6 +15,8 @@ __all__ = [
     "Editor",
     "EditorConfig",
     "Family",
+    "PretrainConfig",
+    "Progress",
     "StarGAN",
     "StarGANConfig",
     "Tensors",
@@ -23,6 +26,7 @@ __all__ = [
     "fresh_family",
     "load_family",
     "load_official_stargan",
+    "pretrain",
     "restart",
     "save_family",
     "train",

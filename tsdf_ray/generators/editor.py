@@ -5,8 +5,8 @@ target labels (FiLM, Perez et al. 2018, arXiv 1709.07871), one up with a skip, p
 atanh space: G(x, c) = tanh(atanh(x) + r(x, c)), so that an untrained editor is the identity and a trained one repaints
 only what the label asks for. The mid feature is taken after the last residual block.
 
-Loss: one real/fake patch map per domain, that is per label combination (StarGAN v2, Choi et al. 2020, arXiv 1912.01865),
-hinge; L1 cycle and identity; cross-entropy of a small frozen attribute classifier towards the target.
+Loss: one real/fake patch map per domain, that is per label combination (StarGAN v2, Choi et al. 2020, arXiv
+1912.01865), hinge; L1 cycle and identity; cross-entropy of a small frozen attribute classifier towards the target.
 """
 
 from __future__ import annotations

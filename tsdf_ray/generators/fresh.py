@@ -1,4 +1,4 @@
-"""Families with fresh weights, from a named seed: torch's layers draw from the global generator, which is left as it was."""
+"""Families with fresh weights, from a named seed: torch's global generator is left as it was."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def load_family(name_or_path: str | Path) -> Family:
     found = array_digest(tensors)
     if found != metadata["digest"]:
         raise UserError(
-            f"{path}: the weights were changed or damaged: digest {found[:12]}..., expected {metadata['digest'][:12]}...; "
+            f"{path}: changed or damaged: digest {found[:12]}..., expected {metadata['digest'][:12]}...; "
             "fetch the file again"
         )
     family.load(tensors)
@@ -121,7 +121,7 @@ def _official_config(where: str, parts: Mapping[str, Mapping[str, npt.NDArray[np
         raise UserError(f"{where}: not an official StarGAN checkpoint ({error!r})") from error
     known = StarGANConfig().attributes
     labels = inputs - 3
-    if not 1 <= labels:
+    if labels < 1:
         raise UserError(f"{where}: tensor 'main.0.weight' has {inputs} input channels, expected 3 and the labels")
     # The checkpoint does not name its labels: five are the paper's, further ones get a number.
     attributes = tuple(known[i] if i < len(known) else f"label_{i}" for i in range(labels))
