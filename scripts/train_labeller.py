@@ -1,0 +1,145 @@
+"""Train the attribute labeller on CelebA photos and label the synthetic faces with it.
+
+    python scripts/train_labeller.py CELEBA_DIR FACES_DIR
+
+CELEBA_DIR is in CelebA's own layout (img_align_celeba, list_attr_celeba.txt, list_eval_partition.txt), each photo with
+exactly one of the three hair colours. CelebA's terms are non-commercial, so the weights stay in the git-ignored
+`.cache/`; what the project ships are the labels of synthetic faces. Writes `.cache/labeller.pt`,
+`.cache/labeller.json` (held-out accuracy per attribute) and `.cache/synthetic_labels.parquet`
+(id, p_black, p_blond, p_brown, p_male).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from sample_photos import CACHE, celeba_photos, celeba_table, draw_views, face_ids, load_faces, to_square
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SIZE = 96
+
+
+class Block(nn.Module):
+    """Pre-activation residual block; the first convolution may halve the resolution."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.BatchNorm2d(c_in), nn.BatchNorm2d(c_out)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False)
+        self.skip = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if stride > 1 or c_in != c_out else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv1(F.relu(self.norm1(x)))
+        skip: torch.Tensor = self.skip(x)
+        return skip + self.conv2(F.relu(self.norm2(h)))
+
+
+class Labeller(nn.Module):
+    """float32 [B, 3, 96, 96] in [-1, 1] -> logits [B, 4]: three hair colours (softmax) and Male (sigmoid)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, 32, 3, 2, 1, bias=False),
+            Block(32, 48, 1),
+            Block(48, 96, 2),
+            Block(96, 96, 1),
+            Block(96, 192, 2),
+            Block(192, 192, 1),
+            nn.BatchNorm2d(192),
+            nn.ReLU(),
+        )
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(192, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.body(x).mean((2, 3)))
+        return logits
+
+
+def probabilities(model: nn.Module, pixels_BHW3: torch.Tensor) -> torch.Tensor:
+    """[B, 4]: black, blond, brown (sum 1) and male, averaged over the photo and its mirror image."""
+    rows = []
+    with torch.inference_mode():
+        for chunk in pixels_BHW3.split(100):
+            x = to_square(chunk, SIZE)
+            both = [model(view).float() for view in (x, x.flip(3))]
+            rows.append(sum(torch.cat([o[:, :3].softmax(1), o[:, 3:].sigmoid()], 1) for o in both) / 2)
+    return torch.cat(rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("celeba", type=Path)
+    parser.add_argument("faces", type=Path)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=11)
+    args = parser.parse_args()
+
+    names, labels, parts = celeba_table(args.celeba)
+    train, held_out = (parts == 0).nonzero().flatten(), (parts == 2).nonzero().flatten()
+    photos = celeba_photos(args.celeba, [names[i] for i in train])
+    rng = torch.Generator().manual_seed(args.seed)
+    torch.manual_seed(args.seed)
+    model = Labeller()
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.99), use_buffers=True)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, total_steps=args.steps, pct_start=0.15)
+    hair, male = labels[train, :3].argmax(1), labels[train, 3].float()
+    started, order, cursor = time.monotonic(), torch.randperm(len(train), generator=rng), 0
+    for step in range(args.steps):
+        if cursor + args.batch > len(order):
+            order, cursor = torch.randperm(len(train), generator=rng), 0
+        index = order[cursor : cursor + args.batch]
+        cursor += args.batch
+        x = draw_views(photos[index], SIZE, rng)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = model(x)
+        loss = F.cross_entropy(out[:, :3].float(), hair[index], label_smoothing=0.05)
+        loss = loss + 0.7 * F.binary_cross_entropy_with_logits(out[:, 3].float(), male[index] * 0.95 + 0.025)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        averaged.update_parameters(model)
+        if step % 50 == 49:
+            print(f"step {step + 1}/{args.steps} loss {loss.item():.3f} {time.monotonic() - started:.0f} s", flush=True)
+
+    averaged.eval()
+    p = probabilities(averaged, celeba_photos(args.celeba, [names[i] for i in held_out]))
+    truth = labels[held_out]
+    guess = F.one_hot(p[:, :3].argmax(1), 3)
+    report = {
+        "photos": len(held_out),
+        "hair": (guess.argmax(1) == truth[:, :3].argmax(1)).float().mean().item(),
+        "Black_Hair": (guess[:, 0] == truth[:, 0]).float().mean().item(),
+        "Blond_Hair": (guess[:, 1] == truth[:, 1]).float().mean().item(),
+        "Brown_Hair": (guess[:, 2] == truth[:, 2]).float().mean().item(),
+        "Male": ((p[:, 3] > 0.5) == (truth[:, 3] > 0.5)).float().mean().item(),
+        "hair_when_sure": (guess.argmax(1) == truth[:, :3].argmax(1))[p[:, :3].amax(1) > 0.6].float().mean().item(),
+        "share_sure": (p[:, :3].amax(1) > 0.6).float().mean().item(),
+    }
+    print(json.dumps(report, indent=1))
+    CACHE.mkdir(exist_ok=True)
+    (CACHE / "labeller.json").write_text(json.dumps(report, indent=1))
+    torch.save(averaged.module.state_dict(), CACHE / "labeller.pt")
+
+    ids = face_ids(args.faces)
+    p = probabilities(averaged, load_faces(args.faces, ids)).double()
+    columns = dict(zip(("p_black", "p_blond", "p_brown", "p_male"), p.T.numpy(), strict=True))
+    pq.write_table(pa.table({"id": ids, **columns}), CACHE / "synthetic_labels.parquet")
+
+
+if __name__ == "__main__":
+    main()
