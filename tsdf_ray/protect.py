@@ -197,14 +197,7 @@ def _protect_one(photo: _Photo, steps: npt.NDArray[np.int16] | None) -> dict[str
     height, width = before.shape[:2]
     if not photo.regions or steps is None:
         return _row(photo.name, width=width, height=height, faces=0, note="no face found: left out")
-    after = before.copy()
-    # Larger faces come first and keep their frame where frames overlap: no pixel is moved twice.
-    free = np.ones((height, width, 1), dtype=bool)
-    for k, region in enumerate(photo.regions):
-        moved = stretch(steps[min(photo.first + k, len(steps) - 1)], region.side) * region.cut(free)
-        part = region.cut(after)
-        part[:] = (part + moved).clip(0, 255).astype(np.uint8)
-        region.cut(free)[:] = False
+    after = moved(before, photo.regions, steps, photo.first)
     with whole_file(photo.target) as temporary:
         Image.fromarray(after).save(temporary, format="PNG", **_profile(data))
     seen = [_visibility(region.cut(before), region.cut(after)) for region in photo.regions]
@@ -222,6 +215,21 @@ def _protect_one(photo: _Photo, steps: npt.NDArray[np.int16] | None) -> dict[str
         max_steps=largest,
         note=("" if photo.faces else "no face found: middle square") if largest else "unchanged: PSNR is infinite",
     )
+
+
+def moved(before: Pixels, regions: list[Region], steps: npt.NDArray[np.int16], first: int) -> Pixels:
+    """A copy of a photo with `steps` (of frame `first` on, or one for all) added in `regions`, largest first.
+
+    Where frames overlap the larger keeps its own: no pixel is moved twice.
+    """
+    after = before.copy()
+    free = np.ones((*before.shape[:2], 1), dtype=bool)
+    for k, region in enumerate(regions):
+        own = steps[0] if len(steps) == 1 else steps[first + k]
+        part = region.cut(after)
+        part[:] = (part + stretch(own, region.side) * region.cut(free)).clip(0, 255).astype(np.uint8)
+        region.cut(free)[:] = False
+    return after
 
 
 def _visibility(before: Pixels, after: Pixels) -> tuple[float, float]:
