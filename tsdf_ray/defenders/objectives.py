@@ -34,10 +34,15 @@ class ObjectiveConfig(BaseModel):
     score_form: Literal["log_odds", "squared"] = Field(
         "log_odds", description="squared: eq. 13; log_odds keeps a gradient where the softmax saturates"
     )
-    margin: float = Field(3.0, ge=0.0, le=100.0, description="log_odds: how far beyond even the log-odds must go")
+    margin: float = Field(2.0, ge=0.0, le=100.0, description="log_odds: how far beyond even the log-odds must go")
     strongest: int = Field(
         20, ge=1, le=10_000, description="log_odds, suppress: so many anchors per photo and group are pushed down"
     )
+
+    @property
+    def hides_by_log_odds(self) -> bool:
+        """Whether the loss needs no clean pass: every anchor must go."""
+        return self.objective == "suppress" and self.score_form == "log_odds"
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,16 @@ class CleanView:
         """One clean pass and one detection."""
         raw = detector.raw(x_BCHW)
         return CleanView(raw.features, raw.groups, pad_boxes(detector.detect(x_BCHW, SURE_SCORE)).to(x_BCHW.device))
+
+    def take(self, kept_B: torch.Tensor) -> CleanView:
+        """The view of the photos where the bool tensor `kept_B` is True."""
+        place_B = kept_B.cumsum(0) - 1
+        groups = []
+        for group in self.groups:
+            mine_N = kept_B[group.photo_N]
+            rest = (group.scores_N[mine_N], group.log_odds_N[mine_N], group.boxes_N4[mine_N])
+            groups.append(Anchors(group.name, place_B[group.photo_N[mine_N]], *rest))
+        return CleanView(tuple(level[kept_B] for level in self.features), tuple(groups), self.faces_BK4[kept_B])
 
 
 def pad_boxes(found: list[Boxes]) -> torch.Tensor:
@@ -100,32 +115,41 @@ def mean_by_photo(values_N: torch.Tensor, photo_N: torch.Tensor, photos: int) ->
 
 
 def strongest_by_photo(log_odds_N: torch.Tensor, photo_N: torch.Tensor, photos: int, most: int) -> torch.Tensor:
-    """The `most` largest log-odds of each photo, missing ones -inf: [photos, most]."""
+    """The `most` largest log-odds of each photo, missing ones -1e4: [photos, most]."""
     order = photo_N.argsort(stable=True)
     count = torch.bincount(photo_N, minlength=photos)
     start = count.cumsum(0) - count
     place = torch.arange(order.numel(), device=order.device) - start[photo_N[order]]
-    width = max(int(count.max()) if count.numel() else 0, most)
-    rows = log_odds_N.new_full((photos, width), -torch.inf)
+    width = max(int(count.max()) if photos else 0, most)
+    rows = log_odds_N.new_full((photos, width), -1e4)
     rows = rows.index_put((photo_N[order], place), log_odds_N[order])
     return rows.topk(most, dim=1).values
 
 
+def hiding_loss(raw: RawOutput, photos: int, config: ObjectiveConfig) -> torch.Tensor:
+    """L_out of `suppress` in log-odds: [B], zero for a photo in which all anchors are safely background.
+
+    Per group relu(m + margin), m the mean log-odds of the photo's `strongest` anchors weighted by their own softmax
+    (held fixed): the effort goes to what is still found. Groups add up.
+    """
+    total_B = raw.groups[0].log_odds_N.new_zeros(photos)
+    for group in raw.groups:
+        best_BK = strongest_by_photo(group.log_odds_N, group.photo_N, photos, config.strongest)
+        mean_B = (best_BK.detach().softmax(1) * best_BK).sum(1)
+        total_B = total_B + F.relu(mean_B + config.margin)
+    return total_B
+
+
 def output_loss(raw: RawOutput, clean: CleanView, image_side: int, config: ObjectiveConfig) -> torch.Tensor:
-    """L_out, eq. 13: [B], summed over the detector's groups of anchors, never negative.
+    """L_out, eq. 13, in its other forms: [B], summed over the detector's groups of anchors, never negative.
 
     suppress, squared: mean over the faces' anchors of score^2 + L1 to a point-like box at the same centre (in shares of
-    the image side); log_odds: mean of relu(log-odds + margin) over the photo's `strongest` anchors, zero when all are
-    safely background. fabricate, squared: mean over the other anchors of (1 - score)^2; log_odds: of
+    the image side). fabricate, squared: mean over the other anchors of (1 - score)^2; log_odds: of
     relu(margin - log-odds).
     """
     photos = clean.faces_BK4.shape[0]
     total_B = clean.faces_BK4.new_zeros(photos)
     for now, before in zip(raw.groups, clean.groups, strict=True):
-        if config.objective == "suppress" and config.score_form == "log_odds":
-            best_BK = strongest_by_photo(now.log_odds_N, now.photo_N, photos, config.strongest)
-            total_B = total_B + F.relu(best_BK + config.margin).mean(1)
-            continue
         face_N = of_a_face(now, before, clean.faces_BK4)
         if config.objective == "suppress":
             value_N = now.scores_N.square() + _distance_to_point(now.boxes_N4, image_side)

@@ -6,7 +6,6 @@ the gradient passes straight through. Otherwise a delta of less than one step wo
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -15,7 +14,15 @@ import torch
 from pydantic import Field
 
 from tsdf_ray.defenders.base import to_budget
-from tsdf_ray.defenders.objectives import CleanView, ObjectiveConfig, feature_loss, feature_targets, output_loss
+from tsdf_ray.defenders.descent import Adam, MomentumSign, Rule
+from tsdf_ray.defenders.objectives import (
+    CleanView,
+    ObjectiveConfig,
+    feature_loss,
+    feature_targets,
+    hiding_loss,
+    output_loss,
+)
 from tsdf_ray.detectors.base import Detector, RawOutput
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.randomness import torch_rng
@@ -28,11 +35,17 @@ START = 0.001
 class PoisonConfig(ObjectiveConfig):
     """Stage 2. Deviations from the paper (50 Adam steps of 0.02, squared scores) are marked; all can be set back."""
 
-    steps: int = Field(20, ge=1, le=1000, description="steps per photo (paper: 50)")
+    steps: int = Field(24, ge=1, le=1000, description="most steps per photo (paper: 50); a hidden photo stops earlier")
     rule: Literal["adam", "sign"] = Field(
-        "adam", description="Adam with a cosine to zero (paper), or sign steps of constant size"
+        "sign", description="Adam with a cosine to zero (paper), or sign steps of constant size with momentum"
     )
-    lr: float = Field(0.02, gt=0.0, le=1.0, description="step size on the [-1, 1] scale")
+    lr: float | None = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="step size on the [-1, 1] scale; default epsilon / 2 (sign), 0.02 (Adam, paper)",
+    )
+    momentum: float = Field(0.5, ge=0.0, lt=1.0, description="of the normalised gradient, rule sign")
     lambda_o: Weight = Field(1.0, description="weight of the output loss, eq. 13")
     lambda_f: Weight = Field(0.0, description="weight of the feature loss, eq. 12; 0 leaves it out")
     level_weights: tuple[Weight, ...] = Field(
@@ -43,7 +56,11 @@ class PoisonConfig(ObjectiveConfig):
     universal: bool = Field(
         False, description="poison inside w, learned per batch in stage 1's loop, instead of one delta per photo"
     )
-    batch: int = Field(8, ge=1, le=256, description="photos optimised at once, each on its own")
+    batch: int = Field(32, ge=1, le=256, description="photos optimised at once, each on its own")
+
+    def step_size(self, epsilon: float) -> float:
+        """The step in use."""
+        return self.lr or (epsilon / 2 if self.rule == "sign" else 0.02)
 
 
 @dataclass(frozen=True)
@@ -61,73 +78,71 @@ class Poisoner:
     ) -> torch.Tensor:
         """One delta per photo, float32 [B, 3, S, S] on the CPU; w + delta is inside +-epsilon where the mask is not 0.
 
-        x: [B, 3, S, S]; w and mask (eq. 15, in [0, 1]): [1 or B, 3, S, S]. Draws are named by photo id and `purpose`.
-        Batches are filled up to `batch` photos, so that a photo's result does not depend on its company.
+        x: [B, 3, S, S]; w and mask (eq. 15, in [0, 1]): [1 or B, 3, S, S]. Draws are named by photo id and `purpose`,
+        and every photo is optimised on its own: its company changes no more than the rounding of a network's sums.
         """
-        deltas = torch.zeros_like(x_BCHW, device="cpu")
         if self.epsilon == 0.0 or not bool(mask.any()):
-            return deltas
-        size = self.config.batch
-        for first in range(0, len(ids), size):
-            real = list(range(first, min(first + size, len(ids))))
-            index = real + [real[-1]] * (size - len(real))
-            rows = [t[index] if t.shape[0] > 1 else t for t in (w, mask)]
-            found = self._batch(x_BCHW[index], rows[0], rows[1], [ids[i] for i in index], purpose)
-            deltas[real] = found[: len(real)]
-        return deltas
+            return torch.zeros_like(x_BCHW, device="cpu")
+        device = next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
+        found: list[torch.Tensor] = [torch.zeros(0, *x_BCHW.shape[1:])]
+        for first in range(0, len(ids), self.config.batch):
+            part = slice(first, first + self.config.batch)
+            size = len(ids[part])
+            rows = [(t[part] if t.shape[0] > 1 else t).to(device).expand(size, -1, -1, -1) for t in (w, mask)]
+            found.append(self._batch(x_BCHW[part].to(device), rows[0], rows[1], ids[part], purpose).cpu())
+        return torch.cat(found)
 
     def _batch(
         self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
     ) -> torch.Tensor:
-        config, epsilon = self.config, self.epsilon
-        device = next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
-        x_BCHW, w, mask = (t.to(device) for t in (x_BCHW, w, mask))
-        views = {name: CleanView.of(detector, x_BCHW) for name, detector in self.detectors.items()}
+        config, device = self.config, x_BCHW.device
+        need_clean = config.lambda_f > 0 or not config.hides_by_log_odds
+        views = {name: CleanView.of(d, x_BCHW) for name, d in self.detectors.items()} if need_clean else {}
         targets = self._feature_targets(views, mask, ids, purpose) if config.lambda_f else {}
-        delta = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device) * mask
-        state = Adam.like(delta) if config.rule == "adam" else None
-        best, lowest_B = delta, torch.full((len(ids),), torch.inf, device=device)
+        start = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device)
+        rule: Rule = Adam() if config.rule == "adam" else MomentumSign(config.momentum)
+        work = _Rows(
+            torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, _rule(config)
+        )
+        best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=device)
         for step in range(config.steps + 1):
             last = step == config.steps
-            delta = delta.detach().requires_grad_(not last)
-            wanted = w + delta
-            published = wanted + (to_budget(wanted.detach(), epsilon) - wanted.detach())
-            seen_BCHW = (x_BCHW + published).clamp(-1.0, 1.0)
-            output_B, total_B = self._losses(seen_BCHW, views, targets)
-            better_B = output_B.detach() < lowest_B
-            best = torch.where(better_B[:, None, None, None], delta.detach(), best)
-            lowest_B = torch.where(better_B, output_B.detach(), lowest_B)
-            if last or not bool((lowest_B > 0).any()):
+            work.delta = work.delta.detach().requires_grad_(not last)
+            output_B, total_B = self._losses(work)
+            # The delta kept is the one with the lowest output loss, which is judged on that same delta.
+            better_B = output_B.detach() < lowest_B[work.place]
+            best = best.index_put((work.place[better_B],), work.delta.detach()[better_B])
+            lowest_B = lowest_B.index_put((work.place[better_B],), output_B.detach()[better_B])
+            going_B = output_B.detach() != 0
+            if last or not bool(going_B.any()):
                 break
-            (gradient,) = torch.autograd.grad(total_B.sum(), delta)
-            norm_B111 = gradient.flatten(1).norm(dim=1)[:, None, None, None]
-            gradient = gradient / norm_B111.clamp_min(1.0)
-            with torch.no_grad():
-                if state is None:
-                    moved = delta - config.lr * gradient.sign()
-                else:
-                    moved = delta - state.step(
-                        gradient, config.lr * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-                    )
-                moved = (w + moved).clamp(-epsilon, epsilon) - w
-                delta = moved * mask
+            (gradient,) = torch.autograd.grad(total_B.sum(), work.delta)
+            work.move(gradient, step / config.steps, self.epsilon, config.step_size(self.epsilon))
+            if not bool(going_B.all()):
+                work.keep(going_B)
         if not bool(torch.isfinite(lowest_B).all()):
             raise MatchFailed(f"round {self.round}: the poison's loss is not finite (NaN or infinity)")
-        return best.cpu()
+        return best
 
-    def _losses(
-        self, seen_BCHW: torch.Tensor, views: Mapping[str, CleanView], targets: Mapping[str, tuple[torch.Tensor, ...]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Output loss and total, [B] each, over all detectors."""
+    def _losses(self, work: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
+        """Output loss and total over all detectors, one value per photo still worked on."""
         config = self.config
+        wanted = work.w + work.delta
+        published = wanted + (to_budget(wanted.detach(), self.epsilon) - wanted.detach())
+        seen_BCHW = (work.x_BCHW + published).clamp(-1.0, 1.0)
         output_B = seen_BCHW.new_zeros(seen_BCHW.shape[0])
         feature_B = torch.zeros_like(output_B)
         for name, detector in self.detectors.items():
             weight = config.detector_weights.get(name, 1.0)
             raw: RawOutput = detector.raw(seen_BCHW)
-            output_B = output_B + weight * output_loss(raw, views[name], seen_BCHW.shape[-1], config)
-            if name in targets:
-                feature_B = feature_B + weight * feature_loss(raw.features, targets[name], self._levels(raw.features))
+            if config.hides_by_log_odds:
+                loss_B = hiding_loss(raw, len(output_B), config)
+            else:
+                loss_B = output_loss(raw, work.views[name], seen_BCHW.shape[-1], config)
+            output_B = output_B + weight * loss_B
+            if name in work.targets:
+                change_B = feature_loss(raw.features, work.targets[name], self._levels(raw.features))
+                feature_B = feature_B + weight * change_B
         return output_B, config.lambda_o * output_B + config.lambda_f * feature_B
 
     def _levels(self, features: tuple[torch.Tensor, ...]) -> tuple[float, ...]:
@@ -153,23 +168,27 @@ class Poisoner:
 
 
 @dataclass
-class Adam:
-    """Adam with default betas on one tensor of independent photos."""
+class _Rows:
+    """The photos of a batch that are still worked on, and all that belongs to them, one row each."""
 
-    mean: torch.Tensor
-    square: torch.Tensor
-    count: int = 0
+    place: torch.Tensor
+    x_BCHW: torch.Tensor
+    w: torch.Tensor
+    mask: torch.Tensor
+    delta: torch.Tensor
+    views: dict[str, CleanView]
+    targets: dict[str, tuple[torch.Tensor, ...]]
+    rule: Rule
 
-    @staticmethod
-    def like(delta: torch.Tensor) -> Adam:
-        """Fresh moments for `delta`."""
-        return Adam(torch.zeros_like(delta), torch.zeros_like(delta))
+    def move(self, gradient: torch.Tensor, progress: float, epsilon: float, size: float) -> None:
+        """One step of delta, times the mask, with w + delta inside the budget (eq. 17)."""
+        moved = self.delta.detach() - self.rule.step(gradient, size, progress)
+        self.delta = ((self.w + moved).clamp(-epsilon, epsilon) - self.w) * self.mask
 
-    def step(self, gradient: torch.Tensor, lr: float) -> torch.Tensor:
-        """What to subtract."""
-        self.count += 1
-        self.mean = 0.9 * self.mean + 0.1 * gradient
-        self.square = 0.999 * self.square + 0.001 * gradient.square()
-        mean = self.mean / (1 - 0.9**self.count)
-        square = self.square / (1 - 0.999**self.count)
-        return lr * mean / (square.sqrt() + 1e-8)
+    def keep(self, kept_B: torch.Tensor) -> None:
+        """Drop the other photos."""
+        self.place, self.x_BCHW, self.w = self.place[kept_B], self.x_BCHW[kept_B], self.w[kept_B]
+        self.mask, self.delta = self.mask[kept_B], self.delta[kept_B]
+        self.views = {name: view.take(kept_B) for name, view in self.views.items()}
+        self.targets = {name: tuple(level[kept_B] for level in levels) for name, levels in self.targets.items()}
+        self.rule.keep(kept_B)
