@@ -11,11 +11,11 @@ from torch import nn
 
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet, to_images
-from tsdf_ray.generators.domains import label_cross_entropy
+from tsdf_ray.generators.domains import domain_index, label_cross_entropy
 from tsdf_ray.randomness import torch_rng
 
 
-def train_classifier(  # noqa: PLR0917
+def train_classifier(
     module: nn.Module,
     faces: FaceSet,
     steps: int,
@@ -31,13 +31,16 @@ def train_classifier(  # noqa: PLR0917
     loss is not finite.
     """
     device = next(module.parameters()).device
+    # Rare label combinations are drawn as often as common ones.
+    domain_N = domain_index(faces.labels(), faces.attributes)
+    chance_N = 1.0 / domain_N.bincount()[domain_N].double()
     pixels, labels = torch.from_numpy(np.array(faces.pixels_BCHW)).to(device), faces.labels().to(device)
     module.train().requires_grad_(True)
     optimiser = torch.optim.Adam(module.parameters(), learning_rate, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1))
     for step in range(steps):
         rng = torch_rng(run_seed, "pretrain", "classifier", step)
-        index = torch.randint(len(faces), (batch,), generator=rng)
+        index = torch.multinomial(chance_N, batch, replacement=True, generator=rng)
         x_BCHW = to_images(pixels[index.to(device)])
         mirrored_B = (torch.rand(batch, generator=rng) < 0.5).to(device)
         x_BCHW = torch.where(mirrored_B[:, None, None, None], x_BCHW.flip(-1), x_BCHW)

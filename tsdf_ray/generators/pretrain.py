@@ -34,6 +34,15 @@ from tsdf_ray.store.atomic import whole_file, write_tensors
 NAMES = ("pretrain",)
 
 
+class LongTrainConfig(TrainConfig):
+    """`TrainConfig` with the defaults of a training from scratch."""
+
+    steps: int = Field(20_000, ge=0, le=10_000_000, description="generator steps")
+    ema_decay: float | None = Field(
+        0.999, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
+    )
+
+
 class PretrainConfig(BaseModel):
     """What to train and how."""
 
@@ -43,9 +52,7 @@ class PretrainConfig(BaseModel):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="the family's own config; empty for its defaults"
     )
-    train: TrainConfig = Field(
-        TrainConfig(steps=20_000, ema_decay=0.999), description="steps, batch, optimiser, moving average, precision"
-    )
+    train: LongTrainConfig = Field(LongTrainConfig(), description="steps, batch, optimiser, moving average, precision")
     seed: int = Field(0, ge=0, description="run seed")
     small_steps: int = Field(0, ge=0, description="first steps made at half the photos' side, four times as fast")
     classifier_steps: int = Field(
@@ -83,7 +90,7 @@ class Progress:
 Report = Callable[[Progress], None]
 
 
-def pretrain(  # noqa: PLR0917
+def pretrain(
     config: PretrainConfig,
     faces: FaceSet,
     out: Path,

@@ -21,8 +21,8 @@ from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces.edits import draw_edits
 from tsdf_ray.faces.faceset import FaceSet, to_images
 from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.domains import domain_index
 from tsdf_ray.randomness import seed_for, torch_rng
-
 
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -42,6 +42,9 @@ class TrainConfig(BaseModel):
     )
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the passes (autocast)")
     flips: bool = Field(True, description="mirror photos at random")
+    balance: float = Field(
+        0.0, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
+    )
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,8 @@ class Trainer:
         # uint8 stays uint8: a batch at a time becomes float.
         self._pixels = torch.from_numpy(np.array(faces.pixels_BCHW)).to(self.device)
         self._labels = faces.labels()
+        domain_N = domain_index(self._labels, family.attributes)
+        self._chance_N = (1.0 / domain_N.bincount()[domain_N].double()) ** config.balance
         self._seed = seed_for(run_seed, *names, "training")
         self.generator_optimiser = self._adam(self.generator)
         self.discriminator_optimiser = self._adam(self.discriminator)
@@ -119,7 +124,7 @@ class Trainer:
         return terms
 
     def _draw(self, rng: torch.Generator, shrink: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        index = torch.randperm(len(self._pixels), generator=rng)[: self.config.batch]
+        index = torch.multinomial(self._chance_N, self.config.batch, generator=rng)
         own_BA = self._labels[index]
         target_BA = draw_edits(own_BA, self.family.attributes, rng)
         x_BCHW = to_images(self._pixels[index.to(self.device)])
@@ -193,7 +198,7 @@ class Trainer:
             module.eval()
 
 
-def train(  # noqa: PLR0917
+def train(
     family: Family,
     faces: FaceSet,
     config: TrainConfig,
