@@ -50,7 +50,8 @@ class RayExecutor:
     def start(self, role: type, match: MatchSpec, shared: Any) -> Role:
         """A new actor for `role`; creation runs in the background, the first step waits for it."""
         options = {"num_cpus": self._plan.cpus_per_role, "num_gpus": self._plan.gpus_per_role}
-        actor = RoleActor.options(**options).remote(role, match, shared)
+        actor_class: Any = RoleActor
+        actor = actor_class.options(**options).remote(role, match, shared)
         return Role(actor, f"{match.id}: {role.__name__.removesuffix('Role').lower()}")
 
     def submit(self, role: Role, step: str, round: int, *args: Any) -> Pending:
