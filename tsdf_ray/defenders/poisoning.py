@@ -101,9 +101,7 @@ class Poisoner:
         targets = self._feature_targets(views, mask, ids, purpose) if config.lambda_f else {}
         start = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device)
         rule: Rule = Adam() if config.rule == "adam" else MomentumSign(config.momentum)
-        work = _Rows(
-            torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, _rule(config)
-        )
+        work = _Rows(torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, rule)
         best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=device)
         for step in range(config.steps + 1):
             last = step == config.steps
