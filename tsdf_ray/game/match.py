@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from tsdf_ray.game.control import Progress
+from tsdf_ray.game.evaluator import EvaluatorRole
 from tsdf_ray.game.executor import Executor, Handle
 from tsdf_ray.game.materials import Materials
-from tsdf_ray.game.roles import AttackerRole, DefenderRole, EvaluatorRole
+from tsdf_ray.game.players import AttackerRole, DefenderRole
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import RoundResult, Standing
 

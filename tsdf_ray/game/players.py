@@ -1,4 +1,4 @@
-"""The three roles of a match: plain classes whose steps take (round, what they need) and may be issued twice.
+"""The players of a match: plain classes whose steps take (round, what they need) and may be issued twice.
 
 They keep models, not results: what matters is in the arguments, and every draw is named. On the cluster each becomes a
 Ray actor without a change.
@@ -16,7 +16,7 @@ from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.materials import Materials, family_with
 from tsdf_ray.game.spec import MatchSpec
-from tsdf_ray.game.steps import Learned, Measured, Published
+from tsdf_ray.game.steps import Learned, Published
 from tsdf_ray.generators import Tensors
 
 

@@ -1,0 +1,124 @@
+"""The evaluator's steps in a match: what is judged when. The measuring itself is `tsdf_ray.metrics.Evaluator`.
+
+It alone loads the judge. Forgeries by one generator from one set of published photos are measured once: the rows taken
+before the retraining are also the decay curve's start, those after it its end.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from tsdf_ray.attackers import Prepared, Retrained
+from tsdf_ray.channels import publish
+from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
+from tsdf_ray.detectors import load_detector
+from tsdf_ray.digest import array_digest
+from tsdf_ray.faces import FaceSet
+from tsdf_ray.game.materials import Materials, family_with
+from tsdf_ray.game.samples import Samples
+from tsdf_ray.game.spec import MatchSpec
+from tsdf_ray.game.steps import Measured, Published
+from tsdf_ray.generators import Family, Tensors
+from tsdf_ray.judges import load_judge
+from tsdf_ray.metrics import Evaluator, Stage, restage
+
+
+class EvaluatorRole:
+    """Scores published photos against generators, detectors and the eye."""
+
+    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+        self._match = match
+        self._materials = materials
+        scenario = match.scenario
+        attacker = scenario.attackers[match.attacker]
+        names = dict.fromkeys([*scenario.evaluation.detectors, *attacker.prepare.detectors])
+        self._all_detectors = {name: load_detector(name) for name in names}
+        self._prepare = attacker.prepare
+        self._clean = materials.splits.evaluation
+        self._initial = family_with(scenario.generator, materials.generator).freeze()
+        self._evaluator = Evaluator(
+            load_judge(scenario.judge),
+            self._all_detectors,
+            self._clean,
+            self._initial,
+            precision=scenario.precision,
+        )
+        shown = {name: self._all_detectors[name] for name in scenario.evaluation.detectors}
+        self._samples = Samples(self._clean, scenario.evaluation.samples, shown, scenario.precision)
+        self._noise: FaceSet | None = None
+        self._last: tuple[str, pa.Table] = ("", pa.table({}))
+
+    def before(self, round: int, generator: Tensors, published: Published) -> Measured:
+        """w_r against G_{r-1}; detection and visibility of the published photos; in round 1 the references too."""
+        family = self._family(generator)
+        photos = published.evaluation
+        rows = [
+            self._forgeries(Stage(round, round - 1, "before"), family, photos),
+            self._evaluator.detection_rows(Stage(round, round, "detection"), photos),
+            self._evaluator.visibility_rows(Stage(round, round, "visibility"), photos),
+        ]
+        if round == 1:
+            rows += self._references(0, family)
+        samples = self._samples.before(family, photos)
+        return Measured(pa.concat_tables(rows), samples, self._samples.notes)
+
+    def after(
+        self,
+        round: int,
+        generator: Tensors,
+        retrained: Retrained,
+        prepared: Prepared,
+        published: Published,
+        *earlier: FaceSet,
+    ) -> Measured:
+        """w_1..w_r against G_r, the decay within the round, the attacker's data, the references against G_r."""
+        photos = published.evaluation
+        before = self._forgeries(Stage(round, round - 1, "before"), self._family(generator), photos)
+        family = self._family(retrained.tensors)
+        after = self._forgeries(Stage(round, round, "after"), family, photos)
+        rows = [after]
+        for s, old in enumerate(earlier, start=1):
+            rows.append(self._evaluator.forgery_rows(Stage(s, round, "later"), family, old))
+        rows += self._references(round, family)
+        collected = self._materials.splits.attacker.take(published.chosen_N)
+        stage = Stage(round, round, "preparation")
+        rows.append(self._evaluator.preparation_rows(stage, self._prepare, prepared, collected))
+        samples = self._samples.after(family, photos)
+        shares = self._match.scenario.evaluation.decay
+        rows.append(
+            self._evaluator.decay_rows(round, self._family(retrained.tensors), retrained, photos, before, after, shares)
+        )
+        return Measured(pa.concat_tables(rows), samples, {})
+
+    def _family(self, tensors: Tensors) -> Family:
+        return family_with(self._match.scenario.generator, tensors).freeze()
+
+    def _forgeries(self, stage: Stage, family: Family, photos: FaceSet) -> pa.Table:
+        """Rows of one generator on one set of photos; the last measurement is remembered, never repeated."""
+        key = array_digest(family.tensors(("generator",))) + photos.digest
+        if self._last[0] == key:
+            return restage(self._last[1], stage)
+        rows = self._evaluator.forgery_rows(stage, family, photos)
+        self._last = (key, rows)
+        return rows
+
+    def _references(self, round: int, family: Family) -> list[pa.Table]:
+        """Photos without a defence, and photos with noise, against G_r."""
+        rows = []
+        for name in self._match.scenario.evaluation.references:
+            stage = Stage(round, round, "reference", model=name)
+            if name == "none":
+                rows.append(self._evaluator.clean_rows(stage, family))
+            else:
+                rows.append(self._evaluator.forgery_rows(stage, family, self._noisy()))
+        return rows
+
+    def _noisy(self) -> FaceSet:
+        """The evaluation photos with uniform noise of the defender's own budget, published like its photos."""
+        if self._noise is None:
+            scenario = self._match.scenario
+            epsilon = scenario.defenders[self._match.defender].config.epsilon
+            noise = make_defender("noise", {"epsilon": epsilon})
+            knowledge = Knowledge(self._match.seed, 0, {}, {}, self._clean)
+            self._noise = publish(noise.protect(DefenceState(knowledge), self._clean), scenario.publish)
+        return self._noise

@@ -1,0 +1,71 @@
+"""A few evaluation photos as pictures for the report: published, forged before and after, with the detectors' boxes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from tsdf_ray.detectors import Detector
+from tsdf_ray.faces import FaceSet, all_edits, to_pixels
+from tsdf_ray.generators import Family
+
+Pictures = dict[str, npt.NDArray[Any]]
+
+
+class Samples:
+    """The first photos of the evaluation split, each with one edit; the edits take turns."""
+
+    def __init__(self, clean: FaceSet, count: int, detectors: Mapping[str, Detector], precision: str) -> None:
+        self._clean = clean.take(range(min(count, len(clean))))
+        self._detectors = detectors
+        self._autocast = precision == "bfloat16"
+        edits = all_edits(self._clean.labels(), clean.attributes)
+        chosen = []
+        for k in range(len(self._clean)):
+            own = torch.nonzero(edits.photo_P == k).flatten()
+            chosen.append(int(own[k % len(own)]))
+        self._target_BA = edits.target_PA[chosen]
+        names = [clean.attributes[a] for a in edits.attribute_P[chosen].tolist()]
+        self.notes = {"ids": json.dumps(self._clean.ids), "edits": json.dumps(names)}
+
+    def before(self, generator: Family, published: FaceSet) -> Pictures:
+        """photo, published, forgeries by G_{r-1}, and boxes (see docs/run-directory.md)."""
+        shown = published.take(range(len(self._clean)))
+        pictures: Pictures = {
+            "photo": self._clean.pixels_BCHW,
+            "published": shown.pixels_BCHW,
+            "forgery_clean": self._forge(generator, self._clean),
+            "forgery_before": self._forge(generator, shown),
+        }
+        for name, detector in self._detectors.items():
+            pictures[f"clean_boxes.{name}"] = _boxes(detector, self._clean)
+            pictures[f"boxes.{name}"] = _boxes(detector, shown)
+        return pictures
+
+    def after(self, generator: Family, published: FaceSet) -> Pictures:
+        """Forgeries by G_r."""
+        shown = published.take(range(len(self._clean)))
+        return {
+            "forgery_after": self._forge(generator, shown),
+            "forgery_clean_after": self._forge(generator, self._clean),
+        }
+
+    def _forge(self, generator: Family, photos: FaceSet) -> npt.NDArray[np.uint8]:
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            pixels: npt.NDArray[np.uint8] = to_pixels(generator.edit(photos.images(), self._target_BA)).numpy()
+        return pixels
+
+
+def _boxes(detector: Detector, photos: FaceSet) -> npt.NDArray[np.float32]:
+    """float32 [M, 6]: sample index, x1, y1, x2, y2, score."""
+    rows = [
+        [k, *box, score]
+        for k, found in enumerate(detector.detect(photos.images()))
+        for box, score in zip(found.boxes_N4.tolist(), found.scores_N.tolist(), strict=True)
+    ]
+    return np.array(rows, dtype=np.float32).reshape(-1, 6)
