@@ -89,8 +89,10 @@ def _show(result: Protected) -> None:
     for title in ("photo", "faces", "PSNR", "SSIM", "max |delta|", "note"):
         lines.add_column(title, justify="left" if title in {"photo", "note"} else "right", overflow="fold")
     for row in result.table.to_pylist():
-        numbers = (f"{row['psnr']:.1f}" if row["psnr"] is not None else "-",)
-        numbers += (f"{row['ssim']:.3f}" if row["ssim"] is not None else "-",)
+        numbers = [
+            "-" if row["psnr"] is None else f"{row['psnr']:.1f}",
+            "-" if row["ssim"] is None else f"{row['ssim']:.3f}",
+        ]
         delta = "-" if row["max_delta"] is None else f"{row['max_delta']:.4f} ({row['max_steps']}/255)"
         faces = "-" if row["faces"] is None else str(row["faces"])
         lines.add_row(*(Text(printable(text)) for text in (row["photo"], faces, *numbers, delta, row["note"] or "")))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from tsdf_ray.errors import UserError
+from tsdf_ray.game.executor import InProcessExecutor
 from tsdf_ray.game.plan import Supply
 from tsdf_ray.registry import look_up
 
@@ -19,9 +21,13 @@ def local_supply() -> Supply:
 def supply_of(executor: str, address: str | None) -> Supply:
     """The supply of an executor: this machine's, unless the executor's class knows better (a cluster at `address`).
 
-    Raises UserError when the executor is unknown or the cluster does not answer.
+    Raises UserError when the executor is unknown, takes no address, or the cluster does not answer: asked before a run
+    is made, so that such a mistake leaves nothing behind.
     """
-    if executor == "inprocess" or address is None:
+    kind = look_up("executors", executor, {"inprocess": InProcessExecutor})
+    if executor == "inprocess" and address is not None:
+        raise UserError("--address needs --executor ray")
+    if address is None:
         return local_supply()
-    supply: Supply = look_up("executors", executor, {}).supply(address)
+    supply: Supply = kind.supply(address)  # type: ignore[attr-defined]
     return supply
