@@ -1,6 +1,6 @@
 """One photo from bytes to pixels, bounded: a bad file costs a message, never the memory or the run.
 
-What is converted: CMYK, 16-bit (scaled to 8), grey and palette to RGB; transparency is laid over white; the EXIF
+What is converted: CMYK, 16-bit (its high byte), grey and palette to RGB; transparency is laid over white; the EXIF
 orientation is applied. Colour profiles are ignored. What is refused: anything but JPEG, PNG, WebP and BMP, more than
 64 megapixels (by the header, before any pixel is decoded), a side under 16 pixels, animations, and files that are
 empty, truncated or broken. A phone's multi-picture JPEG counts as its main picture.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import stat
+import struct
 import warnings
 from pathlib import Path
 
@@ -74,9 +75,7 @@ def decode(data: bytes, name: str) -> Pixels:
         try:
             photo.load()
             rgb = _to_rgb(photo)
-            turn = _TURN.get(photo.getexif().get(_ORIENTATION, 1))
-            upright = rgb.transpose(turn) if turn is not None else rgb
-            return np.array(upright, dtype=np.uint8)
+            return np.array(_upright(rgb, photo), dtype=np.uint8)
         except Exception as error:  # Pillow's decoders raise almost anything on broken data
             raise BadPhoto(name, f"truncated or broken ({error})") from error
 
@@ -127,14 +126,23 @@ def _check_header(photo: Image.Image, name: str) -> None:
 
 
 def _to_rgb(photo: Image.Image) -> Image.Image:
-    if photo.mode.startswith(("I", "F")):  # 16-bit grey; Pillow's own conversion would clip it to white
-        grey_HW = np.asarray(photo).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8)).convert("RGB")
+    if photo.mode.startswith("I"):
+        # 16-bit grey: Pillow's conversion would clip it to white. The high byte, as Pillow takes of 16-bit colour.
+        return Image.fromarray((np.asarray(photo).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
     if "transparency" in photo.info or photo.mode in {"RGBA", "LA", "PA", "La", "RGBa"}:
         seen = photo.convert("RGBA")
         white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, seen).convert("RGB")
     return photo.convert("RGB")
+
+
+def _upright(rgb: Image.Image, photo: Image.Image) -> Image.Image:
+    try:
+        orientation = photo.getexif().get(_ORIENTATION, 1)
+    except (SyntaxError, ValueError, TypeError, KeyError, IndexError, OSError, struct.error):
+        return rgb  # garbled EXIF data says nothing about the picture, which is whole
+    turn = _TURN.get(orientation) if isinstance(orientation, int) else None
+    return rgb if turn is None else rgb.transpose(turn)
 
 
 def _what_it_is(data: bytes) -> str:

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.decode import BadPhoto
-from tsdf_ray.faces.parquet import SPLITS
-from tsdf_ray.faces.source import Tally, unknown_attribute
+from tsdf_ray.faces.source import SPLITS, Tally, unknown_attribute
 
 Labels = dict[str, tuple[int, ...]]
 

@@ -16,9 +16,8 @@ import pyarrow.parquet as pq
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.decode import BadPhoto
-from tsdf_ray.faces.source import FaceSource, Index, Tally, unknown_attribute
+from tsdf_ray.faces.source import SPLITS, FaceSource, Index, Tally, unknown_attribute
 
-SPLITS = ("defender", "attacker", "evaluation")
 _BATCH = 64
 _RESERVED = frozenset({"id", "image", "split", "identity"})
 

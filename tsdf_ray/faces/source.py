@@ -19,6 +19,9 @@ from tsdf_ray.faces.decode import BadPhoto, Pixels, decode, to_square
 
 OnBad = Literal["stop", "skip"]
 
+SPLITS = ("defender", "attacker", "evaluation")
+"""The splits of a run, and the values a `split` column may have."""
+
 TRAINING = "training"
 """Split of photos that are still to be divided between defender and attacker (CelebA's partition 0)."""
 

@@ -14,9 +14,9 @@ from tsdf_ray.faces.config import FacesConfig
 from tsdf_ray.faces.decode import Pixels
 from tsdf_ray.faces.faceset import HAIR, FaceSet
 from tsdf_ray.faces.folder import FolderSource
-from tsdf_ray.faces.parquet import SPLITS, ParquetSource
+from tsdf_ray.faces.parquet import ParquetSource
 from tsdf_ray.faces.sample import sample_source
-from tsdf_ray.faces.source import TRAINING, Face, FaceSource, Index, Tally
+from tsdf_ray.faces.source import SPLITS, TRAINING, Face, FaceSource, Index, Tally
 from tsdf_ray.randomness import numpy_rng
 
 
