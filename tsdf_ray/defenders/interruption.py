@@ -164,7 +164,7 @@ class Interruption:
             summed = [torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1)]
             pairs = [(summed[0], summed[1])]
         loss = sum((-mean_square(a, b).sum() for a, b in pairs), torch.zeros((), device=self.device))
-        return torch.autograd.grad(loss, w)[0]
+        return finite(torch.autograd.grad(loss, w)[0])
 
     def output_gradient(
         self, w: torch.Tensor, visit: Visit, weights_MR: torch.Tensor, rng: torch.Generator
@@ -181,7 +181,7 @@ class Interruption:
             )
             losses.append(-change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True))
         losses_MR = torch.stack(losses)
-        return torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0], losses_MR.detach()
+        return finite(torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0]), losses_MR.detach()
 
     def _perturbed(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         x = (self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0)
@@ -246,7 +246,7 @@ def learn_universal(
             if between is not None:
                 w = between(w, index)
             w = torch.where(free, course.output_step(work, w, visit, rng), w)
-    return finite(w, knowledge.round)
+    return w.detach().cpu()
 
 
 def learn_per_image(config: InterruptionConfig, steps: int, knowledge: Knowledge, photos: FaceSet) -> torch.Tensor:
@@ -276,7 +276,7 @@ def learn_per_image(config: InterruptionConfig, steps: int, knowledge: Knowledge
             c_BA = torch.cat(rows)
             visit = work.visit(index, c_BA)
             w = course.output_step(work, w, visit, torch_rng(seed, *name, "diversity", step))
-        done.append(finite(w, knowledge.round))
+        done.append(w.detach().cpu())
     return torch.cat(done)
 
 
@@ -301,8 +301,8 @@ def device_of(family: Family) -> torch.device:
     return torch.device("cpu")
 
 
-def finite(w: torch.Tensor, round_: int) -> torch.Tensor:
-    """`w` on the CPU. Raises MatchFailed when a loss became NaN and took w with it."""
-    if not bool(torch.isfinite(w).all()):
-        raise MatchFailed(f"round {round_}: the interruption's gradient is not finite (NaN or infinity)")
-    return w.detach().float().cpu()
+def finite(gradient: torch.Tensor) -> torch.Tensor:
+    """`gradient` itself. Raises MatchFailed when it is not finite: the sign of NaN is 0 and would hide it."""
+    if not bool(torch.isfinite(gradient).all()):
+        raise MatchFailed("the interruption's gradient is not finite (NaN or infinity): the generator is broken")
+    return gradient
