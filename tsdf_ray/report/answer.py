@@ -19,6 +19,7 @@ from markupsafe import Markup
 from tsdf_ray.report.data import MISSING, Key, Run, Value
 
 HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
+_WORDS = {HOLDS: "still works against", WORN: "is worn down by", NOTHING: "shows no effect against"}
 RESAMPLES = 1000
 
 Cells = dict[tuple[int, str], tuple[float, float]]
@@ -56,7 +57,9 @@ def answer(run: Run) -> Answer:
     measured = [d for d in ranked if _worst(run, cells, d)]
     if not measured:
         reason = next((c.value.reason for c in cells.values() if c.value.reason), "no finished round")
-        return Answer(Markup("Nothing can be said yet: protection is not available ({}).").format(reason), (), cells, unprotected)
+        return Answer(
+            Markup("Nothing can be said yet: protection is not available ({}).").format(reason), (), cells, unprotected
+        )
     headline = Markup("After {}, {}.").format(_count(run.rounds, "round"), _clause(run, cells, measured[0]))
     more = []
     if len(measured) > 1:
@@ -66,7 +69,11 @@ def answer(run: Run) -> Answer:
     if len(run.seeds) == 1:
         more.append(Markup("1 seed: the intervals cover photos of one race, not races."))
     else:
-        more.append(Markup("Intervals (95 %) cover {} races with different seeds, and the photos in them.").format(len(run.seeds)))
+        more.append(
+            Markup("Intervals (95 %) cover {} races with different seeds, and the photos in them.").format(
+                len(run.seeds)
+            )
+        )
     return Answer(headline, tuple(more), cells, unprotected)
 
 
@@ -99,26 +106,22 @@ def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, flo
 
 
 def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
-    """'tsdf still works against A (88 % of forgeries fail, 85–91 %) but not against B (...)'."""
+    """'tsdf still works against A (88 % of forgeries fail, 95 % interval 85–91 %), but is worn down by B (...)'."""
     own = [cells[p] for p in run.pairs if p[0] == defender and cells[p].value.known]
-    held = [c for c in own if c.verdict == HOLDS]
-    lost = [c for c in own if c.verdict != HOLDS]
-    first = Markup(" of forgeries fail, 95 % interval ")
-    name = Markup("<b>{}</b>").format(defender)
-    if held and lost:
-        return name + " still works against " + _against(held, first) + ", but not against " + _against(lost)
-    if held:
-        whom = " still works against " if len(held) == 1 else " still works against every attacker: "
-        return name + whom + _against(held, first)
-    if len(lost) == 1:
-        return name + " does not work against " + _against(lost, first)
-    return name + " does not work against any attacker: " + _against(lost, first)
+    said: list[tuple[str, Markup]] = []
+    for verdict, words in _WORDS.items():
+        group = [c for c in own if c.verdict == verdict]
+        if group:
+            said.append((verdict, Markup("{} {}").format(words, _against(group, full=not said))))
+    but = ", but " if said[0][0] == HOLDS else ", and "
+    clause = Markup("<b>{}</b> {}").format(defender, said[0][1])
+    return clause + but + listed([text for _, text in said[1:]]) if said[1:] else clause
 
 
-def _against(cells: Sequence[Cell], first: Markup | None = None) -> Markup:
+def _against(cells: Sequence[Cell], full: bool) -> Markup:
     parts = []
     for i, cell in enumerate(cells):
-        between = first if first and i == 0 else Markup(", ")
+        between = " of forgeries fail, 95\u00a0% interval " if full and i == 0 else ", "
         value = cell.value
         parts.append(Markup("<b>{}</b> ({}{}{})").format(cell.pair[1], percent(value.value), between, span(value)))
     return listed(parts)
@@ -158,7 +161,9 @@ def _protection(run: Run, pair: Key) -> tuple[Cells, Cells]:
     own: Cells = {}
     bare: Cells = {}
     for row in table.to_pylist():
-        into = own if row["phase"] == "after" else bare if (row["phase"], row["model"]) == ("reference", "none") else None
+        into = (
+            own if row["phase"] == "after" else bare if (row["phase"], row["model"]) == ("reference", "none") else None
+        )
         if into is not None and row["value"] is not None:
             total, weight = into.get((row["seed"], row["photo"]), (0.0, 0.0))
             into[row["seed"], row["photo"]] = (total + row["value"], weight + row["weight"])
@@ -166,7 +171,7 @@ def _protection(run: Run, pair: Key) -> tuple[Cells, Cells]:
 
 
 def paired_difference(a: Cells, b: Cells) -> Value:
-    """Mean difference a - b over the (seed, photo) both have, bootstrapped over seeds, then photos (METHOD section 7)."""
+    """Mean difference a - b over what both have, bootstrapped over seeds, then photos (METHOD section 7)."""
     shared = sorted(k for k in a.keys() & b.keys() if a[k][1] > 0 and b[k][1] > 0)
     if not shared:
         return MISSING
@@ -203,7 +208,8 @@ def span(value: Value) -> str:
     """'85–91 %', or that there is no interval."""
     if value.low is None or value.high is None:
         return "no interval"
-    return f"{100 * value.low:.0f}–{100 * value.high:.0f}\u00a0%"
+    # Word joiners keep the two ends on one line.
+    return f"{100 * value.low:.0f}\u2060–\u2060{100 * value.high:.0f}\u00a0%"
 
 
 def listed(parts: Sequence[Markup]) -> Markup:
@@ -215,4 +221,3 @@ def listed(parts: Sequence[Markup]) -> Markup:
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
-

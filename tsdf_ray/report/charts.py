@@ -21,14 +21,14 @@ from matplotlib.figure import Figure
 
 from tsdf_ray.report.data import Value
 
-INK, MUTED, GRID, BAND, PAPER = "#1d2330", "#667085", "#dfe3e9", "#f3f5f8", "#fdfdfe"
+INK, MUTED, GRID, BAND, PAPER = "#1d2330", "#616b7c", "#dfe3e9", "#f3f5f8", "#fdfdfe"
 # Blue, vermillion, green, purple, ochre, sky: told apart with any colour vision, and by marker as well.
 SERIES = ("#0b62a6", "#c8500a", "#00785a", "#a0458c", "#8a6d01", "#2b87b8")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", BAND: "band", PAPER: "paper"} | {
     colour: f"series{i}" for i, colour in enumerate(SERIES)
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "font.size": 11.5,
     "font.family": "sans-serif",
     "svg.fonttype": "none",
@@ -50,7 +50,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "lines.solid_capstyle": "round",
 }
-PANEL = (4.6, 3.0)
+PANEL = (5.2, 3.25)
 """Width and height of one panel in inches; one inch is 72 units of the SVG."""
 
 
@@ -74,7 +74,7 @@ class Panel:
     title: str
     draw: Callable[[Axes], None]
     size: tuple[float, float] = PANEL
-    margins: tuple[float, float, float, float] = (0.12, 0.155, 0.77, 0.97)
+    margins: tuple[float, float, float, float] = (0.105, 0.145, 0.785, 0.97)
     """Left, bottom, right and top edge of the axes in the SVG, so that panels beside each other line up."""
 
 

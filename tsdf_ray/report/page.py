@@ -62,7 +62,10 @@ def render(run: Run, charts: dict[str, Chart]) -> str:
         unprotected=[(a, found.unprotected[a]) for a in run.attackers],
         visibility=_visibility(run),
         charts={name: _drawn(chart) for name, chart in charts.items()},
-        strips={d: [s for a in run.attackers if (d, a) in run.pairs and (s := pair_strips(run, (d, a)))] for d in run.defenders},
+        strips={
+            d: [s for a in run.attackers if (d, a) in run.pairs and (s := pair_strips(run, (d, a)))]
+            for d in run.defenders
+        },
         tables=[(pair, pair_table(run, pair)) for pair in run.pairs],
         facts=facts(run),
         phases=phases(run),
@@ -80,7 +83,7 @@ def _payoff(run: Run, cells: dict[Key, Cell]) -> list[tuple[str, list[dict[str, 
         row: list[dict[str, Any] | None] = []
         for a in run.attackers:
             cell = cells.get((d, a))
-            row.append(cell and {"cell": cell, "gain": _gain(cell.gain)})
+            row.append({"cell": cell, "gain": _gain(cell.gain)} if cell else None)
         rows.append((d, row))
     return rows
 
@@ -91,18 +94,16 @@ def _gain(value: Value) -> str:
     return f"{points(value.value)} points over no protection ({points(value.low)} to {points(value.high)})"
 
 
-def _visibility(run: Run) -> list[tuple[str, str]]:
+def _visibility(run: Run) -> dict[str, list[str]]:
     """Per defender how visible its perturbation is, after the last round against its first attacker."""
-    rows = []
+    found: dict[str, list[str]] = {}
     for d in run.defenders:
         pair = next(p for p in run.pairs if p[0] == d)
-        psnr, ssim = run.last(pair, "psnr"), run.last(pair, "ssim")
+        psnr = run.last(pair, "psnr")
         epsilon = run.scenario.get("defenders", {}).get(d, {}).get("epsilon")
-        parts = [f"PSNR {psnr.value:.1f} dB"] if psnr.value is not None else []
-        parts += [f"SSIM {ssim.value:.2f}"] if ssim.value is not None else []
-        parts += [f"epsilon {epsilon:g} ({127.5 * epsilon:.1f}/255)"] if isinstance(epsilon, int | float) else []
-        rows.append((d, ", ".join(parts)))
-    return [row for row in rows if row[1]]
+        parts = [f"epsilon {epsilon:g}"] if isinstance(epsilon, int | float) else []
+        found[d] = parts + ([f"PSNR {psnr.value:.1f} dB"] if psnr.value is not None else [])
+    return found
 
 
 def _detectors(run: Run, side: str, name: str) -> list[str]:

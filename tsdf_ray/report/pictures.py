@@ -115,7 +115,9 @@ def _strip(run: Run, defender: str, tensors: Mapping[str, Any], i: int, photo: s
     return Strip(photo, edit.replace("_", " "), clean.shape[0], tuple(pictures))
 
 
-def _boxes(run: Run, defender: str, tensors: Mapping[str, Any], prefix: str, i: int) -> tuple[tuple[Box, ...], tuple[str, ...]]:
+def _boxes(
+    run: Run, defender: str, tensors: Mapping[str, Any], prefix: str, i: int
+) -> tuple[tuple[Box, ...], tuple[str, ...]]:
     """Boxes of every detector on sample `i`, and in words who found how many faces."""
     boxes: list[Box] = []
     words: list[str] = []

@@ -47,7 +47,7 @@ class Line:
 
 
 def pair_table(run: Run, pair: Key) -> tuple[Line, ...]:
-    """Every metric of a pair, one cell per round; metrics the summary adds later stand at the end under their own name."""
+    """Every metric of a pair, one cell per round; those unknown here stand at the end under their own name."""
     known = run.summary["pairs"]["/".join(pair)]
     more = [name for name, values in known.items() if name not in METRICS and _is_series(values)]
     lines = []
@@ -120,7 +120,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("Duration", duration(seconds) if seconds is not None else ""),
         ("Machine", ", ".join(f"{key} {value}" for key, value in machine.items() if value)),
         ("Versions", ", ".join(f"{key} {value}" for key, value in versions.items())),
-        ("Scenario digest (SHA-256)", str(info.get("digest", ""))),
+        ("Scenario SHA-256", str(info.get("digest", ""))),
     ]
     return [(label, text) for label, text in rows if text]
 
@@ -145,12 +145,15 @@ def skipped(run: Run) -> list[tuple[str, str]]:
     return _named(run.info.get("skipped"))
 
 
-def pauses(run: Run) -> list[tuple[str, int, str]]:
-    """Rounds in which an attacker did not retrain: match, round, reason."""
+def pauses(run: Run) -> list[tuple[str, str]]:
+    """Matches whose attacker did not retrain, with the rounds and the reason."""
+    rounds: dict[tuple[str, str], list[int]] = {}
+    for line in run.manifest:
+        if line.get("reason"):
+            rounds.setdefault((str(line.get("match")), str(line["reason"])), []).append(int(line.get("round", 0)))
     return [
-        (str(line.get("match")), int(line.get("round", 0)), str(line["reason"]))
-        for line in run.manifest
-        if line.get("reason")
+        (f"{match}, round{'s' if len(found) > 1 else ''} {', '.join(str(r) for r in found)}", reason)
+        for (match, reason), found in rounds.items()
     ]
 
 

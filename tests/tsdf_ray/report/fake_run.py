@@ -119,8 +119,12 @@ def draw_race(draws: Draws, seed: int, defender: str, attacker: str, rounds: int
             found = draws.rng.random(draws.photos) < (0.06 if hidden else 0.97)
             draws.add((*pair, r, r, 1.0, "detection", "evaluation", detector), "duq", found.astype(float), 1)
         level = 30.5 if defender == "tsdf" else 31.2
-        draws.add((*pair, r, r, 1.0, "visibility", "evaluation", ""), "psnr", draws.rng.normal(level, 0.2, draws.photos), 1)
-        draws.add((*pair, r, r, 1.0, "visibility", "evaluation", ""), "ssim", draws.rng.normal(0.87, 0.01, draws.photos), 1)
+        draws.add(
+            (*pair, r, r, 1.0, "visibility", "evaluation", ""), "psnr", draws.rng.normal(level, 0.2, draws.photos), 1
+        )
+        draws.add(
+            (*pair, r, r, 1.0, "visibility", "evaluation", ""), "ssim", draws.rng.normal(0.87, 0.01, draws.photos), 1
+        )
 
 
 PER_ROUND = {
@@ -165,9 +169,8 @@ def summarise(metrics: pa.Table, rounds: int, scenario: str, seeds: list[int]) -
                     else {"value": 31.0, "low": 24.0, "high": 44.0, "n": 144}
                 )
                 pair["persistence"].append({"value": 0.97 if starved else 0.38, "low": 0.3, "high": 0.99, "n": 144})
-            pair["sr_mask_after_initial"] = [
-                {"value": None, "low": None, "high": None, "n": 0, "reason": "no edited pixel in the reference"}
-            ] + pair["sr_mask_after"][1:]
+            empty = {"value": None, "low": None, "high": None, "n": 0, "reason": "no edited pixel in the reference"}
+            pair["sr_mask_after_initial"] = [empty, *pair["sr_mask_after"][1:]]
             known = ["retinaface"] if defender == "tsdf" else []
             pair["detectors"] = {d: {"white_box": d in known} for d in DETECTORS}
             pairs[f"{defender}/{attacker}"] = pair

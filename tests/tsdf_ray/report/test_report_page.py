@@ -1,0 +1,249 @@
+"""The page and its figures as files: complete, self-contained, escaped, the same every time, and clear about gaps."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from fake_run import DEFENDERS, make_run, png_size
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.report import write_report
+from tsdf_ray.report.charts import _VARIABLES, end_labels, themed
+from tsdf_ray.report.data import Run, Value
+from tsdf_ray.report.figures import all_charts
+from tsdf_ray.report.grids import matrix
+from tsdf_ray.report.page import render
+from tsdf_ray.report.pictures import pair_strips
+from tsdf_ray.report.tables import duration, entry, phases
+
+FIGURES = ("edit_success", "protection", "decay_sr_mask", "decay_edit_success", "persistence", "yield", "duq")
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+
+def _text(root: Path) -> str:
+    """The page without its charts, which take most of the time."""
+    return render(Run.load(root), {})
+
+
+def _change(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(scope="module")
+def written(fake_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(fake_run, tmp_path_factory.mktemp("written") / "run"))
+    write_report(root)
+    return root
+
+
+def test_writes_page_and_figures_and_leaves_nothing_else(written: Path) -> None:
+    assert {p.name for p in (written / "figures").iterdir()} == {f"{name}.png" for name in FIGURES}
+    for name in FIGURES:
+        width, height = png_size((written / "figures" / f"{name}.png").read_bytes())
+        assert width >= 900
+        assert height >= 300
+    assert not list(written.rglob("*.part"))
+
+
+def test_page_is_the_same_every_time(written: Path) -> None:
+    before = {p: p.read_bytes() for p in [written / "report.html", *(written / "figures").iterdir()]}
+    write_report(written)
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_page_is_self_contained(written: Path) -> None:
+    page = Tags()
+    page.feed((written / "report.html").read_text())
+    assert not {"script", "iframe", "object", "embed", "form", "base"} & set(page.tags)
+    for name, value in page.attributes:
+        if name in {"src", "href", "xlink:href"}:
+            assert value.startswith(("data:", "#"))
+        assert not name.startswith("on")
+    assert "url(http" not in (written / "report.html").read_text()
+
+
+def test_ids_are_unique(written: Path) -> None:
+    page = Tags()
+    page.feed((written / "report.html").read_text())
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = {value[1:] for name, value in page.attributes if name in {"href", "xlink:href"} and value[:1] == "#"}
+    assert targets <= set(ids)
+
+
+def test_everything_from_the_run_is_escaped(run_copy: Path) -> None:
+    """Names, titles, reasons and ids may hold markup; none of it may become a tag, in HTML or in SVG."""
+    evil = "<script>alert(1)</script>"
+    text = (run_copy / "summary.json").read_text().replace("tsdf/", f"{evil.replace('/', '|')}/")
+    (run_copy / "summary.json").write_text(text)
+    _change(run_copy / "summary.json", scenario=evil)
+    _change(run_copy / "run.json", failed={f"match {evil}": f"NaN {evil}"}, machine={"system": evil}, status=evil)
+    scenario = yaml.safe_load((run_copy / "scenario.yaml").read_text())
+    (run_copy / "scenario.yaml").write_text(yaml.safe_dump(scenario | {"title": f'" onload="{evil}'}))
+    html = write_report(run_copy).read_text()
+    page = Tags()
+    page.feed(html)
+    assert "script" not in page.tags
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script" not in html
+    assert "0000 &#34;quoted&#34; &amp; &lt;i&gt;.jpg" in html
+    assert "bro&#34;ken&#39;&lt;b&gt;.jpg" in html
+
+
+def test_svg_colours_follow_the_theme(fake_run: Path) -> None:
+    for chart in all_charts(Run.load(fake_run)).values():
+        for svg in chart.svgs():
+            assert "var(--" in svg
+            left = set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(_VARIABLES)
+            assert not left
+
+
+def test_every_colour_of_the_charts_has_a_variable_in_both_themes() -> None:
+    css = (Path(__file__).parents[3] / "tsdf_ray/report/page.css").read_text()
+    light, dark = css.split("prefers-color-scheme: dark", 1)
+    for colour, name in _VARIABLES.items():
+        assert f"--{name}: {colour};" in light
+        assert re.search(rf"--{name}: #[0-9a-f]{{6}};", dark)
+
+
+def test_themed_keeps_user_text_that_looks_like_an_id() -> None:
+    assert "a id=x_1 b" in themed('<?xml?><svg viewBox="0 0 1 1"><text id="text_1">a id=x_1 b</text></svg>')
+
+
+def test_numbers_of_the_page_are_those_of_the_run(written: Path) -> None:
+    html = (written / "report.html").read_text()
+    run = Run.load(written)
+    for pair in run.pairs:
+        value = run.last(pair)
+        assert value.value is not None
+        assert f'<div class="value">{100 * value.value:.0f}\u00a0%' in html
+    assert "no edited pixel in the reference" in html
+    assert "3 usable photos, fewer than a batch of 16" in html
+    assert "&gt; 100" in html
+    assert "truncated: 12 of 4,096 bytes" in html
+    assert "3f" * 32 in html
+
+
+def test_matrix_has_each_w_against_the_generators_from_its_round_on(fake_run: Path) -> None:
+    run = Run.load(fake_run)
+    cells = matrix(run, ("found", "mtcnn"), "protection")
+    assert set(cells) == {(1, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)}
+    assert all(value.known for value in cells.values())
+    assert cells[3, 3] == run.row(("found", "mtcnn"), 3, 3, "after", "protection")
+
+
+@pytest.mark.parametrize("missing", ["samples", "events.jsonl", "manifest.jsonl", "tables/images.parquet"])
+def test_a_page_without_the_optional_parts(run_copy: Path, missing: str) -> None:
+    path = run_copy / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert "After 3 rounds" in _text(run_copy)
+
+
+@pytest.mark.parametrize("missing", ["run.json", "summary.json", "scenario.yaml", "tables/metrics.parquet"])
+def test_a_missing_part_is_named(run_copy: Path, missing: str) -> None:
+    (run_copy / missing).unlink()
+    with pytest.raises(UserError, match=re.escape(missing)):
+        write_report(run_copy)
+    assert not (run_copy / "report.html").exists()
+
+
+@pytest.mark.parametrize("damaged", ["run.json", "summary.json", "tables/metrics.parquet"])
+def test_a_damaged_part_is_named(run_copy: Path, damaged: str) -> None:
+    (run_copy / damaged).write_bytes(b"{not")
+    with pytest.raises(UserError, match=re.escape(damaged)):
+        write_report(run_copy)
+
+
+def test_damaged_samples_are_named(run_copy: Path) -> None:
+    next((run_copy / "samples/tsdf-vs-mtcnn-s0").glob("round-003*")).write_bytes(b"12345678")
+    with pytest.raises(UserError, match=r"round-003\.safetensors"):
+        _text(run_copy)
+
+
+def test_an_unfinished_run_says_so(run_copy: Path) -> None:
+    _change(run_copy / "run.json", status="stopped", failed={"tsdf-vs-mtcnn-s1": "loss is NaN in step 12"})
+    html = _text(run_copy)
+    assert "This run is not complete (status: stopped)" in html
+    assert "1 match failed" in html
+    assert "loss is NaN in step 12" in html
+
+
+def test_smallest_race(tmp_path: Path) -> None:
+    """One round, one seed, a pair whose metrics are null, and a torn last event line."""
+    root = make_run(tmp_path / "run", seeds=(3,), rounds=1, photos=4, size=64)
+    summary = json.loads((root / "summary.json").read_text())
+    summary["pairs"] = {"found/mtcnn": summary["pairs"]["found/mtcnn"]}
+    summary["pairs"]["found/mtcnn"]["yield"] = [None]
+    (root / "summary.json").write_text(json.dumps(summary))
+    with (root / "events.jsonl").open("a") as file:
+        file.write('{"match": "fou')
+    html = write_report(root).read_text()
+    assert "After 1 round, <b>found</b>" in html
+    assert "1 seed: the intervals cover photos of one race, not races." in html
+
+
+def test_strips_show_boxes_and_reduce_large_pictures(tmp_path: Path) -> None:
+    run = Run.load(make_run(tmp_path / "run", seeds=(0,), rounds=1, photos=4, size=320))
+    strips = pair_strips(run, ("tsdf", "mtcnn"))
+    assert strips is not None
+    first = strips.strips[0]
+    assert [p.caption for p in first.pictures][:3] == ["Photo", "Published", "Difference × 10"]
+    clean, published = (p for p in first.pictures if p.caption.startswith("Detected"))
+    assert {(b.detector, b.white_box) for b in clean.boxes} == {("retinaface", True), ("mtcnn", False)}
+    assert [b.detector for b in published.boxes] == ["mtcnn"]
+    assert published.notes == ("mtcnn: a face", "retinaface: no face")
+    assert first.size == 320
+    assert len(first.pictures) == 8
+    assert len(first.pictures[0].uri) < 60_000
+
+
+def test_cells_of_the_table() -> None:
+    assert entry("protection", Value(0.876, 0.8, 0.9, 144)).main == "88\u00a0%"
+    assert entry("protection", Value(0.876, 0.8, 0.9, 144)).interval == "80 – 90"
+    assert entry("duq", Value(-0.5, -1.25, 0.0, 9)).interval == "−1.25 – 0.00"
+    assert entry("psnr", Value(31.26)).main == "31.3"
+    assert entry("half_life", Value(None, censored_above=300)).main == "> 300"
+    assert entry("ssim", Value(None, reason="no photo")).reason == "no photo"
+
+
+def test_time_per_phase_adds_up_over_matches(fake_run: Path) -> None:
+    found = {(p.role, p.step): p.seconds for p in phases(Run.load(fake_run))}
+    matches = 2 * 2 * len(DEFENDERS)
+    assert found["attacker", "retrain"] == pytest.approx(17.5 * 3 * matches, abs=1e-3)
+    assert max(p.share for p in phases(Run.load(fake_run))) == 1.0
+    assert [duration(s) for s in (7.6, 301.2, 7384)] == ["8 s", "5 min 1 s", "2 h 3 min"]
+
+
+def test_labels_do_not_touch() -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure((4, 3))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_ylim(0, 1)
+    end_labels(axes, [(0.99, "a", "k"), (0.98, "b", "k"), (1.0, "c", "k"), (0.0, "d", "k"), (0.0, "e", "k")], 1.0)
+    boxes = sorted((t.get_window_extent().y0, t.get_window_extent().y1) for t in axes.texts)
+    assert len(boxes) == 5
+    assert all(lower[1] <= upper[0] + 1.5 for lower, upper in itertools.pairwise(boxes))
