@@ -51,14 +51,24 @@ class LinearFamily(Family):
         return self.edit(x_BCHW, c_BA), self.features(x_BCHW, c_BA)
 
     def discriminator_loss(
-        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor, rng: torch.Generator
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        rng: torch.Generator,
+        fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         return {}
 
     def generator_loss(
-        self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor
+        self,
+        x_BCHW: torch.Tensor,
+        own_BA: torch.Tensor,
+        target_BA: torch.Tensor,
+        fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        return {"g_cycle": F.l1_loss(self.edit(self.edit(x_BCHW, target_BA), own_BA), x_BCHW)}
+        fake_BCHW = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW
+        return {"g_cycle": F.l1_loss(self.edit(fake_BCHW, own_BA), x_BCHW)}
 
     def config_json(self) -> str:
         gains = {name: value.flatten().tolist() for name, value in self.gains.named_parameters()}
