@@ -98,10 +98,11 @@ def prepare(config: PrepareConfig, detectors: Mapping[str, Detector], photos: Fa
 def detect_all(detector: Detector, pixels_BCHW: npt.NDArray[np.uint8], score_threshold: float) -> list[Boxes]:
     """Faces of each photo, a bounded number of photos at a time."""
     boxes: list[Boxes] = []
+    weight = next(detector.parameters(), torch.zeros(0))
     with torch.inference_mode():
         for start in range(0, len(pixels_BCHW), CHUNK):
             chunk = torch.from_numpy(np.array(pixels_BCHW[start : start + CHUNK]))
-            boxes += detector.detect(to_images(chunk), score_threshold)
+            boxes += detector.detect(to_images(chunk).to(weight.device), score_threshold)
     return boxes
 
 

@@ -101,9 +101,7 @@ def retrain(
         family = fresh(family, run_seed, (*names, "weights"))
     steps = config.train.steps
     inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
-    result = train(
-        family, photos, config.train, run_seed, names, snapshots=tuple(sorted({*inner.values()} - {0, steps}))
-    )
+    result = train(family, photos, config.train, run_seed, names, snapshots=sorted(set(inner.values())))
     tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
     return Retrained(tensors, snapshots, steps, result.losses, time.monotonic() - started)

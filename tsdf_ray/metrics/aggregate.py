@@ -1,0 +1,153 @@
+"""From rows per photo and edit to values with 95 % intervals: per seed, and pooled over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tsdf_ray.metrics.bootstrap import interval
+from tsdf_ray.metrics.curves import derive
+from tsdf_ray.metrics.resample import KEYS, Groups, resample
+
+METRICS = pa.schema(
+    [
+        ("seed", pa.int64()),
+        ("defender", pa.string()),
+        ("attacker", pa.string()),
+        ("round", pa.int64()),
+        ("judged_round", pa.int64()),
+        ("step_share", pa.float64()),
+        ("phase", pa.string()),
+        ("split", pa.string()),
+        ("model", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("low", pa.float64()),
+        ("high", pa.float64()),
+        ("n", pa.int64()),
+        ("reason", pa.string()),
+        ("censored_above", pa.float64()),
+    ]
+)
+"""Columns of tables/metrics.parquet. `seed` is null where all seeds are pooled. A value that cannot be computed is null
+with a `reason`; a half-life that was not reached is null with `censored_above`, and so is its open upper bound."""
+
+REASONS = {
+    "l2_mask": "the edited region R is empty for every pair",
+    "sr_mask": "the edited region R is empty for every pair",
+    "duq": "the detector finds no face on the clean photos",
+    "recall": "the detector finds no face on the clean photos",
+    "score_change": "the detector finds no face on the clean photos",
+    "precision": "the detector finds nothing on the published photos",
+    "f1": "the detector finds nothing on clean and published photos",
+    "psnr": "the images are identical: PSNR is infinite",
+    "forgery_psnr": "the forgeries are identical: PSNR is infinite",
+    "crop_iou": "no photo has a face box both with and without protection",
+    "steps": "the attacker did not retrain in this round",
+}
+"""Why a metric of zero total weight is not available."""
+
+
+def aggregate(images: pa.Table, resamples: int, run_seed: int) -> pa.Table:
+    """tables/images.parquet -> tables/metrics.parquet (schema `METRICS`), per seed and pooled.
+
+    Intervals are hierarchical bootstrap percentiles (bootstrap.py). Derived from the curves of SR_mask: persistence,
+    half_life, persistence_rounds, half_life_rounds, each also with suffix _initial (curves.py). Values do not depend on
+    the order of the rows.
+    """
+    tables = [METRICS.empty_table()]
+    for pair in _pairs(images):
+        seeds = sorted(set(pair["seed"].tolist()))
+        for label in [*seeds, None]:
+            groups = resample(pair if label is None else pair[pair["seed"] == label], resamples, run_seed)
+            tables += [_table(groups, label), _derived_table(groups, label)]
+    return pa.concat_tables(tables)
+
+
+def differences(images: pa.Table, metrics: Sequence[str], resamples: int, run_seed: int) -> pa.Table:
+    """Defender minus other defender against the same attacker, paired by photo and seed, pooled over seeds.
+
+    Columns: `other` and those of `METRICS` without seed, reason and censored_above. Only what both were measured for on
+    the same photos and seeds has a row.
+    """
+    named = images.filter(pc.is_in(images["metric"], pa.array(list(metrics), pa.string())))
+    against: dict[str, dict[str, Groups]] = {}
+    for pair in _pairs(named):
+        defender, attacker = str(pair["defender"].iloc[0]), str(pair["attacker"].iloc[0])
+        against.setdefault(attacker, {})[defender] = resample(pair, resamples, run_seed)
+    rows: list[dict[str, Any]] = []
+    for defenders in against.values():
+        names = list(defenders)
+        for i, one in enumerate(names):
+            for other in names[i + 1 :]:
+                rows += _paired(defenders[one], defenders[other], other)
+    fields = [field for field in METRICS if field.name not in {"seed", "reason", "censored_above"}]
+    return pa.Table.from_pylist(rows, pa.schema([*fields, pa.field("other", pa.string())]))
+
+
+def _paired(a: Groups, b: Groups, other: str) -> Iterator[dict[str, Any]]:
+    shared = [name for name in [*KEYS, "photos"] if name != "defender"]
+    place = {key: j for j, key in enumerate(b.keys[shared].itertuples(index=False, name=None))}
+    for i, key in enumerate(a.keys[shared].itertuples(index=False, name=None)):
+        j = place.get(key)
+        if j is None or not (np.isfinite(a.value_G[i]) and np.isfinite(b.value_G[j])):
+            continue
+        low, high = interval((a.replicates_GR[i] - b.replicates_GR[j])[None])
+        yield a.keys.iloc[i][KEYS].to_dict() | {
+            "other": other,
+            "value": float(a.value_G[i] - b.value_G[j]),
+            "low": float(low[0]),
+            "high": float(high[0]),
+            "n": int(min(a.n_G[i], b.n_G[j])),
+        }
+
+
+def _pairs(images: pa.Table) -> Iterator[pd.DataFrame]:
+    """Rows of one defender against one attacker at a time, so that memory stays with the largest pair."""
+    seen = dict.fromkeys(zip(images["defender"].to_pylist(), images["attacker"].to_pylist(), strict=True))
+    for defender, attacker in seen:
+        mask = pc.and_(pc.equal(images["defender"], defender), pc.equal(images["attacker"], attacker))
+        yield images.filter(mask).to_pandas()
+
+
+def _table(groups: Groups, seed: int | None) -> pa.Table:
+    low_G, high_G = interval(groups.replicates_GR)
+    known_G = np.isfinite(groups.value_G)
+    reasons = [
+        None if known else REASONS.get(str(metric).removesuffix("_50").removesuffix("_initial"), "nothing to measure")
+        for metric, known in zip(groups.keys["metric"], known_G, strict=True)
+    ]
+    columns = {name: groups.keys[name].tolist() for name in KEYS} | {
+        "seed": [seed] * len(groups.keys),
+        "value": _nullable(groups.value_G),
+        "low": _nullable(np.where(known_G, low_G, np.nan)),
+        "high": _nullable(np.where(known_G, high_G, np.nan)),
+        "n": groups.n_G.tolist(),
+        "reason": reasons,
+        "censored_above": [None] * len(groups.keys),
+    }
+    return pa.table({name: pa.array(columns[name], METRICS.field(name).type) for name in METRICS.names}, METRICS)
+
+
+def _derived_table(groups: Groups, seed: int | None) -> pa.Table:
+    rows = []
+    for found in derive(groups):
+        low, high = interval(found.replicates_R[None])
+        missing = np.isnan(found.value)
+        value, low, high = _nullable(np.array([found.value, *([np.nan] * 2 if missing else [low[0], high[0]])]))
+        open_above = found.end is not None and not missing and high is None
+        rows.append(
+            found.keys
+            | {"seed": seed, "value": value, "low": low, "high": high, "n": found.n, "reason": found.reason}
+            | {"censored_above": found.end if open_above else None}
+        )
+    return pa.Table.from_pylist(rows, METRICS)
+
+
+def _nullable(values: np.ndarray) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in values]
