@@ -137,9 +137,10 @@ def _table(groups: Groups, seed: int | None) -> pa.Table:
 def _derived_table(groups: Groups, seed: int | None) -> pa.Table:
     rows = []
     for found in derive(groups):
-        low, high = interval(found.replicates_R[None])
+        low_G, high_G = interval(found.replicates_R[None])
         missing = np.isnan(found.value)
-        value, low, high = _nullable(np.array([found.value, *([np.nan] * 2 if missing else [low[0], high[0]])]))
+        bounds = [np.nan, np.nan] if missing else [low_G[0], high_G[0]]
+        value, low, high = _nullable(np.array([found.value, *bounds]))
         open_above = found.end is not None and not missing and high is None
         rows.append(
             found.keys

@@ -93,7 +93,9 @@ class Evaluator:
         pictures = stage.phase not in {"later", "decay"}
         parts: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
-            for chunk, clean_PCHW, initial_PCHW in zip(self._chunks(), clean, self._initial, strict=True):
+            for chunk, clean_PCHW, initial_PCHW in zip(
+                self._chunks(len(self._edits)), clean, self._initial, strict=True
+            ):
                 photo_P, target_PA = self._edits.photo_P[chunk], self._target_PA[chunk]
                 x_PCHW = self._images[photo_P]
                 if images is self._images:
@@ -137,8 +139,9 @@ class Evaluator:
         errors = []
         with torch.inference_mode():
             labels_BA = self._photos.labels().to(self._device)
-            for x_BCHW, own_BA in zip(self._images.split(self._batch), labels_BA.split(self._batch), strict=True):
-                errors.append(identity_error(x_BCHW, self._edit(generator, x_BCHW, own_BA)).cpu().numpy())
+            for chunk in self._chunks(len(self._photos)):
+                x_BCHW = self._images[chunk]
+                errors.append(identity_error(x_BCHW, self._edit(generator, x_BCHW, labels_BA[chunk])).cpu().numpy())
         identity = make_rows(
             stage,
             self._photos.ids,
@@ -189,7 +192,8 @@ class Evaluator:
         values: list[tuple[np.ndarray, np.ndarray]] = []
         with torch.inference_mode():
             images = published.images().to(self._device)
-            for x, y in zip(self._images.split(self._batch), images.split(self._batch), strict=True):
+            for chunk in self._chunks(len(self._photos)):
+                x, y = self._images[chunk], images[chunk]
                 values.append((psnr(x, y).cpu().numpy(), ssim(x, y).cpu().numpy()))
         psnr_B, ssim_B = (np.concatenate(part) for part in zip(*values, strict=True))
         return make_rows(stage, published.ids, similarity_measures(psnr_B, ssim_B))
@@ -216,8 +220,8 @@ class Evaluator:
         model = stage.model or "+".join(config.detectors)
         return make_rows(stage, clean.ids, measures, split="attacker", model=model)
 
-    def _chunks(self) -> list[slice]:
-        return [slice(start, start + self._batch) for start in range(0, len(self._edits), self._batch)]
+    def _chunks(self, count: int) -> list[slice]:
+        return [slice(start, start + self._batch) for start in range(0, count, self._batch)]
 
     def _edit(self, generator: Family, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
@@ -230,7 +234,7 @@ class Evaluator:
             with torch.inference_mode():
                 forged = [
                     self._edit(generator, self._images[self._edits.photo_P[chunk]], self._target_PA[chunk])
-                    for chunk in self._chunks()
+                    for chunk in self._chunks(len(self._edits))
                 ]
             self._clean = {name: kept for name, kept in self._clean.items() if name == self._initial_digest}
             self._clean[digest] = forged

@@ -69,7 +69,8 @@ def resample(rows: pd.DataFrame, resamples: int, run_seed: int) -> Groups:
 
 def _per_cell(cell_N: npt.NDArray[np.int64], of_N: npt.NDArray[np.generic], shape: tuple[int, int]) -> Floats:
     """Sums over the rows of each (group, photo)."""
-    return np.bincount(cell_N, weights=of_N, minlength=shape[0] * shape[1]).reshape(shape)
+    flat = np.bincount(cell_N, weights=of_N.astype(np.float64), minlength=shape[0] * shape[1])
+    return flat.astype(np.float64).reshape(shape)
 
 
 def _alike(

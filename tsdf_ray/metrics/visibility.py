@@ -37,7 +37,8 @@ def ssim(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
     c1, c2 = (0.01 * RANGE) ** 2, (0.03 * RANGE) ** 2
     above = (2 * product + c1) * (2 * (ab - product) + c2)
     below = (mean_squares + c1) * ((squares - mean_squares).clamp(min=0) + c2)
-    return (above / below).mean((1, 2, 3), dtype=torch.float64)
+    index: torch.Tensor = above / below
+    return index.mean((1, 2, 3), dtype=torch.float64)
 
 
 def _windows(size: int, device: torch.device) -> torch.Tensor:
