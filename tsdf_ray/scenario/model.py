@@ -189,7 +189,8 @@ class Scenario(Strict):
 
     def as_yaml(self) -> str:
         """The scenario as played, defaults filled; loads to an equal scenario."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        # Escapes for all but ASCII: PyYAML writes U+0085 as it is and reads it back as a line break.
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
     @property
     def digest(self) -> str:

@@ -59,7 +59,7 @@ MISTAKES = {
     "negative epsilon": (["--set", "defenders.a.epsilon=-0.05"], ["defenders.a.epsilon", "-0.05"]),
     "more GPUs than exist": (["--set", "resources.gpus_per_match=64"], ["gpus_per_match", "64 asked for", "lower it"]),
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024", "lower it"]),
-    "more photos than exist": (["--set", "faces.counts.attacker=500"], ["faces.counts.attacker"]),
+    "more photos than exist": (["--set", "faces.counts.attacker=500"], ["photos asked for", "lower faces.counts"]),
     "unknown generator": (["--set", "generator=no-such-weights"], ["no-such-weights"]),
     "unknown executor": (["--executor", "slurm"], ["slurm", "inprocess"]),
     "address without a cluster": (["--address", "10.0.0.1:6379"], ["--address", "--executor ray"]),

@@ -55,7 +55,7 @@ scenarios = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(scenarios)
 def test_yaml_and_json_keep_the_digest(content: dict[str, Any]) -> None:
     scenario = Scenario.model_validate(content)
@@ -68,7 +68,7 @@ def test_yaml_and_json_keep_the_digest(content: dict[str, Any]) -> None:
     assert Scenario.model_validate(yaml.safe_load(scenario.as_yaml())).digest == scenario.digest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(scenarios, st.integers(0, 2**31 - 1))
 def test_whatever_decides_the_race_is_in_the_digest(content: dict[str, Any], seed: int) -> None:
     scenario = Scenario.model_validate(content)

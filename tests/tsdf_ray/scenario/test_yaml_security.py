@@ -64,7 +64,7 @@ def test_plain_aliases_work() -> None:
     assert parse_yaml("a: &a {x: 1}\nb: *a", "file.yaml").content == {"a": {"x": 1}, "b": {"x": 1}}
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000])
+@pytest.mark.parametrize("text", ["[" * 1500, "{a: " * 1500, "- " * 1500])
 def test_deep_nesting(text: str) -> None:
     with pytest.raises(UserError, match=r"deep\.yaml"):
         parse_yaml(text, "deep.yaml")
