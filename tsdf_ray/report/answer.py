@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from markupsafe import Markup
 
+from tsdf_ray.metrics.bootstrap import interval, photo_counts, seed_counts
 from tsdf_ray.report.data import MISSING, Key, Run, Value
 
 HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
 _WORDS = {HOLDS: "still works against", WORN: "is worn down by", NOTHING: "shows no effect against"}
-RESAMPLES = 1000
 
 Cells = dict[tuple[int, str], tuple[float, float]]
 """(seed, photo) -> sum of value, sum of weight."""
@@ -79,7 +79,7 @@ def answer(run: Run) -> Answer:
 
 def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
     value = run.last(pair)
-    gain = paired_difference(own, bare)
+    gain = paired_difference(own, bare, *run.bootstrap)
     if value.value is None:
         return Cell(pair, value, gain, UNKNOWN)
     low = gain.low
@@ -131,7 +131,7 @@ def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], photos: d
     """The strongest defender's worst case beside the next one's."""
     worst = sorted((w for d in measured if (w := _worst(run, cells, d))), key=lambda c: -(c.value.value or 0.0))
     a, b = worst[0], worst[1]
-    difference = paired_difference(photos[a.pair], photos[b.pair])
+    difference = paired_difference(photos[a.pair], photos[b.pair], *run.bootstrap)
     names = Markup("{} ({}) and {} ({})").format(a.pair[0], percent(a.value.value), b.pair[0], percent(b.value.value))
     if difference.value is not None and difference.low is not None and difference.high is not None:
         apart: bool | None = difference.low > 0 or difference.high < 0
@@ -170,27 +170,24 @@ def _protection(run: Run, pair: Key) -> tuple[Cells, Cells]:
     return own, bare
 
 
-def paired_difference(a: Cells, b: Cells) -> Value:
-    """Mean difference a - b over what both have, bootstrapped over seeds, then photos (METHOD section 7)."""
-    shared = sorted(k for k in a.keys() & b.keys() if a[k][1] > 0 and b[k][1] > 0)
+def paired_difference(a: Cells, b: Cells, resamples: int = 1000, run_seed: int = 0) -> Value:
+    """Mean of a minus mean of b over the (seed, photo) both have, with the bootstrap of all intervals (metrics)."""
+    shared = sorted(key for key in a.keys() & b.keys() if a[key][1] > 0 and b[key][1] > 0)
     if not shared:
         return MISSING
-    by_seed: dict[int, list[tuple[float, float, float, float]]] = {}
-    for key in shared:
-        by_seed.setdefault(key[0], []).append((*a[key], *b[key]))
-    sums = [np.asarray(rows) for rows in by_seed.values()]
-    rng = np.random.default_rng(0)  # fixed: the page of a run is always the same
-    drawn = np.zeros((RESAMPLES, 4))
-    for _ in sums:
-        seed_of = rng.integers(len(sums), size=RESAMPLES)
-        for s, rows in enumerate(sums):
-            hits = np.flatnonzero(seed_of == s)
-            counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=len(hits))
-            drawn[hits] += counts @ rows
-    spread = drawn[:, 0] / drawn[:, 1] - drawn[:, 2] / drawn[:, 3]
-    total = np.concatenate(sums).sum(0)
-    low, high = np.quantile(spread, [0.025, 0.975])
-    return Value(float(total[0] / total[1] - total[2] / total[3]), float(low), float(high), len(shared))
+    photos: dict[int, list[str]] = {}
+    for seed, photo in shared:
+        photos.setdefault(seed, []).append(photo)
+    times_RS = seed_counts(run_seed, list(photos), resamples)
+    drawn_R4, total_4 = np.zeros((resamples, 4)), np.zeros(4)
+    for s, (seed, names) in enumerate(photos.items()):
+        sums_P4 = np.array([(*a[seed, name], *b[seed, name]) for name in names])
+        drawn_R4 += photo_counts(run_seed, seed, names, times_RS[:, s]) @ sums_P4
+        total_4 += sums_P4.sum(0)
+    spread_R = drawn_R4[:, 0] / drawn_R4[:, 1] - drawn_R4[:, 2] / drawn_R4[:, 3]
+    low, high = interval(spread_R[None])
+    value = total_4[0] / total_4[1] - total_4[2] / total_4[3]
+    return Value(float(value), float(low[0]), float(high[0]), len(shared))
 
 
 def percent(value: float | None) -> str:

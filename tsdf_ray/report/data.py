@@ -90,7 +90,8 @@ class Run:
             text,
             tuple(_lines(root / "events.jsonl")),
             tuple(_lines(root / "manifest.jsonl")),
-            _pooled(_table(root / "tables" / "metrics.parquet", nothing_yet)),
+            # When every match failed in its first round there are no tables: the page then says why.
+            _pooled(_table(root / "tables" / "metrics.parquet", nothing_yet)) if summary.get("pairs") else {},
         )
 
     @property
@@ -121,14 +122,19 @@ class Run:
         return list(self.summary.get("seeds") or self.info.get("seeds") or [])
 
     @property
+    def bootstrap(self) -> tuple[int, int]:
+        """Resamples, and the seed that names the draws: as the intervals of the tables were made."""
+        resamples = (self.scenario.get("evaluation") or {}).get("resamples", 1000)
+        return int(resamples), (self.seeds or [0])[0]
+
+    @property
     def rounds(self) -> int:
         """Rounds with results: the longest of any pair."""
         return max((len(self.over_rounds(p, "protection")) for p in self.pairs), default=0)
 
     def over_rounds(self, pair: Key, metric: str) -> list[Value]:
         """A metric of summary.json, one value per round from round 1."""
-        entries = self.summary["pairs"]["/".join(pair)].get(metric, [])
-        return [Value.of(entry) for entry in entries] if isinstance(entries, list) else []
+        return _series(self.summary["pairs"]["/".join(pair)].get(metric))
 
     def last(self, pair: Key, metric: str = "protection") -> Value:
         """A metric of summary.json after the pair's last round."""
@@ -138,7 +144,7 @@ class Run:
     def duq(self, pair: Key) -> dict[str, list[Value]]:
         """Detector -> DUQ per round."""
         entries = self.summary["pairs"]["/".join(pair)].get("duq", {})
-        return {name: [Value.of(entry) for entry in values] for name, values in entries.items()}
+        return {name: _series(values) for name, values in entries.items()}
 
     def white_box(self, defender: str, detector: str) -> bool:
         """Does the defender know this detector?"""
@@ -162,6 +168,14 @@ class Run:
                 if value.known:
                     return value
         return MISSING
+
+
+def _series(entries: Any) -> list[Value]:
+    """Values of the rounds that were played: rounds an unfinished match still owes are null at the end."""
+    cells = list(entries) if isinstance(entries, list) else []
+    while cells and cells[-1] is None:
+        cells.pop()
+    return [Value.of(entry) for entry in cells]
 
 
 def _pooled(table: pa.Table) -> dict[tuple[Any, ...], Value]:

@@ -15,10 +15,11 @@ def persistence(run: Run) -> Chart:
     """Each w_s against the generator of before and of every later round, one panel per pair."""
     metric = "protection" if any(k[5] == "later" and k[7] == "protection" for k in run.rows) else "sr_mask"
     words = {"protection": "Forgeries that fail", "sr_mask": "Distorted forgeries (SR_mask)"}[metric]
-    side = max(3.0, 0.62 * run.rounds + 1.2)
-    size = (side + 0.8, 0.78 * side)
+    size = (0.62 * run.rounds + 1.6, 0.48 * run.rounds + 0.8)
     panels = [
-        Panel(f"{d} against {a}", partial(_matrix, run, (d, a), metric), size, (0.1, 0.26, 0.99, 0.98))
+        Panel(
+            f"{d} against {a}", partial(_matrix, run, (d, a), metric), size, (0.36 / size[0], 0.6 / size[1], 0.99, 0.98)
+        )
         for d, a in run.pairs
     ]
     return Chart("persistence", f"{words}: each w against every later generator", tuple(panels))

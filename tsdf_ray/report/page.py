@@ -83,7 +83,8 @@ def _payoff(run: Run, cells: dict[Key, Cell]) -> list[tuple[str, list[dict[str, 
         row: list[dict[str, Any] | None] = []
         for a in run.attackers:
             cell = cells.get((d, a))
-            row.append({"cell": cell, "gain": _gain(cell.gain)} if cell else None)
+            played = len(run.over_rounds((d, a), "protection")) if cell else 0
+            row.append({"cell": cell, "gain": _gain(cell.gain), "played": played} if cell else None)
         rows.append((d, row))
     return rows
 

@@ -24,7 +24,7 @@ METRICS = {
     "psnr": "PSNR of the published photo, dB",
     "ssim": "SSIM of the published photo",
 }
-_PLAIN = {"half_life": 0, "psnr": 1, "ssim": 3, "duq": 2, "persistence": 2}
+_PLAIN = {"half_life": 0, "psnr": 1, "ssim": 2, "duq": 2, "persistence": 2}
 """Metrics that are no shares, and their decimals."""
 
 
@@ -67,19 +67,24 @@ def _is_series(values: Any) -> bool:
 
 def entry(metric: str, value: Value) -> Entry:
     """A value as text: shares in per cent, others with their decimals, a missing one with its reason."""
-    if value.value is None and value.censored_above is not None:
-        return Entry(f"> {value.censored_above:g}", "not reached", "", value.n)
-    if value.value is None:
-        return Entry("–", "", value.reason or "not available", value.n)
     decimals = _PLAIN.get(metric)
 
     def text(number: float) -> str:
         shown = f"{100 * number:.0f}" if decimals is None else f"{number:.{decimals}f}"
         return shown.replace("-", "−")
 
+    low = "" if value.low is None else text(value.low)
+    high = "" if value.high is None else text(value.high)
+    if value.censored_above:
+        # A half-life that was not reached (no value), or not in all resamples (an interval that is open above).
+        above = f"> {text(value.censored_above)}"
+        if value.value is None:
+            return Entry(above, "not reached", "", value.n)
+        high = high or above
+    if value.value is None:
+        return Entry("–", "", value.reason or "not available", value.n)
     main = percent(value.value) if decimals is None else text(value.value)
-    both = value.low is not None and value.high is not None
-    interval = f"{text(value.low or 0.0)} – {text(value.high or 0.0)}" if both else ""
+    interval = f"{low}\u202f–\u202f{high}" if low and high else ""
     return Entry(main, interval, "", value.n)
 
 

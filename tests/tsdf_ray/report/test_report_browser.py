@@ -8,7 +8,9 @@ import pytest
 from fake_run import make_run
 from headless_chromium import Chromium
 
-from tsdf_ray.report import write_report
+from tsdf_ray.report.data import Run
+from tsdf_ray.report.figures import all_charts
+from tsdf_ray.report.page import render
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -16,7 +18,10 @@ HOSTILE = "<script>alert(1)</script>"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
-    return write_report(make_run(root, name=HOSTILE, title='<img src="x" onerror="alert(2)">', seeds=(0,), photos=8))
+    run = Run.load(make_run(root, name=HOSTILE, title='<img src="x" onerror="alert(2)">', seeds=(0,), photos=8))
+    page = root / "report.html"
+    page.write_text(render(run, all_charts(run)))
+    return page
 
 
 @pytest.mark.browser

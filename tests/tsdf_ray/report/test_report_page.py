@@ -100,7 +100,9 @@ def test_everything_from_the_run_is_escaped(run_copy: Path) -> None:
     _change(run_copy / "run.json", failed={f"match {evil}": f"NaN {evil}"}, machine={"system": evil}, status=evil)
     scenario = yaml.safe_load((run_copy / "scenario.yaml").read_text())
     (run_copy / "scenario.yaml").write_text(yaml.safe_dump(scenario | {"title": f'" onload="{evil}'}))
-    html = write_report(run_copy).read_text()
+    run = Run.load(run_copy)
+    charts = all_charts(run)
+    html = render(run, {name: charts[name] for name in ("edit_success", "persistence", "duq")})
     page = Tags()
     page.feed(html)
     assert "script" not in page.tags
@@ -111,12 +113,13 @@ def test_everything_from_the_run_is_escaped(run_copy: Path) -> None:
     assert "bro&#34;ken&#39;&lt;b&gt;.jpg" in html
 
 
-def test_svg_colours_follow_the_theme(fake_run: Path) -> None:
-    for chart in all_charts(Run.load(fake_run)).values():
-        for svg in chart.svgs():
-            assert "var(--" in svg
-            left = set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(_VARIABLES)
-            assert not left
+def test_svg_colours_follow_the_theme(written: Path) -> None:
+    drawn = re.findall(r"<svg viewBox.*?</svg>", (written / "report.html").read_text(), flags=re.DOTALL)
+    charts = [svg for svg in drawn if 'class="under"' not in svg]
+    assert len(charts) == 2 * 6 + 4
+    for svg in charts:
+        assert "var(--" in svg
+        assert not set(re.findall(r"#[0-9a-f]{6}\b", svg)) & set(_VARIABLES)
 
 
 def test_every_colour_of_the_charts_has_a_variable_in_both_themes() -> None:
@@ -189,6 +192,28 @@ def test_an_unfinished_run_says_so(run_copy: Path) -> None:
     assert "loss is NaN in step 12" in html
 
 
+def test_an_unfinished_match_shows_the_rounds_it_has(run_copy: Path) -> None:
+    summary = json.loads((run_copy / "summary.json").read_text())
+    for values in summary["pairs"]["tsdf/mtcnn"].values():
+        if isinstance(values, list):
+            values[1:] = [None, None]
+    (run_copy / "summary.json").write_text(json.dumps(summary))
+    run = Run.load(run_copy)
+    assert len(run.over_rounds(("tsdf", "mtcnn"), "protection")) == 1
+    assert run.rounds == 3
+    assert run.last(("tsdf", "mtcnn")).known
+    assert "This match has 1 of 3 rounds" in _text(run_copy)
+
+
+def test_a_run_whose_matches_all_failed_says_why(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "tables")
+    _change(run_copy / "summary.json", pairs={}, status="failed")
+    _change(run_copy / "run.json", status="failed", failed={"tsdf-vs-mtcnn-s0": "loss is NaN in step 3"})
+    html = write_report(run_copy).read_text()
+    assert "Nothing can be said yet" in html
+    assert "loss is NaN in step 3" in html
+
+
 def test_smallest_race(tmp_path: Path) -> None:
     """One round, one seed, a pair whose metrics are null, and a torn last event line."""
     root = make_run(tmp_path / "run", seeds=(3,), rounds=1, photos=4, size=64)
@@ -204,7 +229,7 @@ def test_smallest_race(tmp_path: Path) -> None:
 
 
 def test_strips_show_boxes_and_reduce_large_pictures(tmp_path: Path) -> None:
-    run = Run.load(make_run(tmp_path / "run", seeds=(0,), rounds=1, photos=4, size=320))
+    run = Run.load(make_run(tmp_path / "run", seeds=(0,), rounds=1, photos=4, size=272))
     strips = pair_strips(run, ("tsdf", "mtcnn"))
     assert strips is not None
     first = strips.strips[0]
@@ -213,17 +238,19 @@ def test_strips_show_boxes_and_reduce_large_pictures(tmp_path: Path) -> None:
     assert {(b.detector, b.white_box) for b in clean.boxes} == {("retinaface", True), ("mtcnn", False)}
     assert [b.detector for b in published.boxes] == ["mtcnn"]
     assert published.notes == ("mtcnn: a face", "retinaface: no face")
-    assert first.size == 320
+    assert first.size == 272
     assert len(first.pictures) == 8
     assert len(first.pictures[0].uri) < 60_000
 
 
 def test_cells_of_the_table() -> None:
     assert entry("protection", Value(0.876, 0.8, 0.9, 144)).main == "88\u00a0%"
-    assert entry("protection", Value(0.876, 0.8, 0.9, 144)).interval == "80 – 90"
-    assert entry("duq", Value(-0.5, -1.25, 0.0, 9)).interval == "−1.25 – 0.00"
+    assert entry("protection", Value(0.876, 0.8, 0.9, 144)).interval == "80\u202f–\u202f90"
+    assert entry("duq", Value(-0.5, -1.25, 0.0, 9)).interval == "−1.25\u202f–\u202f0.00"
     assert entry("psnr", Value(31.26)).main == "31.3"
     assert entry("half_life", Value(None, censored_above=300)).main == "> 300"
+    assert entry("half_life", Value(40.0, 30.0, None, 9, None, 100)).interval == "30\u202f–\u202f> 100"
+    assert entry("half_life", Value(None, reason="did not retrain", censored_above=0.0)).reason == "did not retrain"
     assert entry("ssim", Value(None, reason="no photo")).reason == "no photo"
 
 
