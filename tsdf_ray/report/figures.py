@@ -160,9 +160,10 @@ def _references(run: Run, attacker: str, metric: str, axes: Axes, offset: float)
         values = [(r + offset, run.reference(attacker, r, name, metric)) for r in range(1, run.rounds + 1)]
         known = [(x, v.value) for x, v in values if v.value is not None]
         if known:
-            # A level, not a race: drawn through the whole plot.
+            # Levels, drawn through the whole plot; on the left, where it is measured, against the first generator.
+            first = run.reference(attacker, 0, name, metric).value
             xs = [0.5, *(x for x, _ in known), run.rounds + 0.5]
-            ys = [known[0][1], *(y for _, y in known), known[-1][1]]
+            ys = [known[0][1] if first is None else first, *(y for _, y in known), known[-1][1]]
             axes.plot(xs, ys, color=MUTED, linewidth=1.4, linestyle=dashes, zorder=1.5)
             labels.append((known[-1][1], label, MUTED))
     return labels
