@@ -72,7 +72,8 @@ def render(run: Run, charts: dict[str, Chart]) -> str:
         failures=failures(run),
         skipped=skipped(run),
         pauses=pauses(run),
-        known={d: _detectors(run, "defenders", d) for d in run.defenders},
+        known={d: _names(run.scenario.get("defenders", {}).get(d)) for d in run.defenders},
+        prepares={a: _names(run.scenario.get("attackers", {}).get(a, {}).get("prepare")) for a in run.attackers},
     )
 
 
@@ -107,8 +108,9 @@ def _visibility(run: Run) -> dict[str, list[str]]:
     return found
 
 
-def _detectors(run: Run, side: str, name: str) -> list[str]:
-    return [str(d) for d in run.scenario.get(side, {}).get(name, {}).get("detectors") or ()]
+def _names(section: dict[str, Any] | None) -> list[str]:
+    """Detectors a section of the scenario names."""
+    return [str(name) for name in (section or {}).get("detectors") or ()]
 
 
 def _drawn(chart: Chart) -> Drawn:
