@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -12,6 +12,7 @@ from tsdf_ray.attackers import CollectConfig, check_supply, choose
 from tsdf_ray.errors import UserError
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 60), st.floats(0, 1), st.integers(0, 2**31 - 1))
 def test_rounds_are_disjoint_and_repeatable(photos: int, rounds: int, spare: int, share: float, seed: int) -> None:
     config = CollectConfig(photos=photos, protected=share)

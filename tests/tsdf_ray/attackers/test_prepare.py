@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -129,6 +129,7 @@ def test_more_photos_than_a_chunk_keep_their_order() -> None:
     assert found.used_U.tolist() == [3, CHUNK + 2]
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.floats(-40, 200), min_size=4, max_size=4), st.floats(0, 2), st.integers(8, 160))
 def test_a_crop_always_lies_in_the_photo(corners: list[float], margin: float, size: int) -> None:
     xs, ys = sorted(corners[:2]), sorted(corners[2:])
