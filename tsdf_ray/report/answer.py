@@ -60,8 +60,11 @@ def answer(run: Run) -> Answer:
         return Answer(
             Markup("Nothing can be said yet: protection is not available ({}).").format(reason), (), cells, unprotected
         )
-    headline = Markup("After {}, {}.").format(_count(run.rounds, "round"), _clause(run, cells, measured[0]))
+    rounds = _count(run.rounds, "round")
+    headline = Markup("After {}, {}.").format(rounds, _clause(run, cells, measured[0]))
     more = []
+    if not any(cell.verdict in {HOLDS, WORN} for cell in cells.values()):
+        headline = Markup("After {}, no protection shows an effect: {}.").format(rounds, _best_of_none(cells))
     if len(measured) > 1:
         clauses = [_clause(run, cells, d) for d in measured[1:4]]
         more.append(Markup("; ").join(clauses) + ".")
@@ -99,10 +102,22 @@ def _worst(run: Run, cells: dict[Key, Cell], defender: str) -> Cell | None:
     return min(known, key=lambda c: c.value.value or 0.0, default=None)
 
 
-def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, float]:
+def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, int, float]:
+    """For ranking: attackers it holds against, attackers it has an effect on, protection in the worst case."""
+    verdicts = [cell.verdict for pair, cell in cells.items() if pair[0] == defender]
     worst = _worst(run, cells, defender)
-    held = sum(c.verdict == HOLDS for p, c in cells.items() if p[0] == defender)
-    return held, worst.value.value if worst and worst.value.value is not None else -1.0
+    value = worst.value.value if worst else None
+    held, effective = verdicts.count(HOLDS), verdicts.count(HOLDS) + verdicts.count(WORN)
+    return held, effective, -1.0 if value is None else value
+
+
+def _best_of_none(cells: dict[Key, Cell]) -> Markup:
+    """The largest gain, when none can be told from no protection."""
+    best = max((c for c in cells.values() if c.value.known), key=lambda c: c.gain.value or 0.0)
+    named = Markup(
+        "<b>{}</b> against <b>{}</b> ({} of forgeries fail, 95\u00a0% interval {}) does not stop more than happens anyway"
+    )
+    return Markup("even ") + named.format(*best.pair, percent(best.value.value), span(best.value))
 
 
 def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
