@@ -47,6 +47,17 @@ def test_clean_passes_are_made_once_and_features_need_the_encoder_alone() -> Non
     assert 8 < family.seen["clean"] <= 24
 
 
+def test_noise_is_uniform_and_its_own_per_photo_and_round() -> None:
+    photos = dark_photos_with_a_bright_cell(2, 64)
+    noise = make_defender("noise", {"epsilon": 0.1})
+    one, two = (noise.apply(noise.learn(Knowledge(0, number, {}, {}, photos)), photos) for number in (1, 2))
+    assert float(one.abs().max()) <= 0.1
+    # The variance of a uniform draw in +-e is e^2 / 3; 24,576 draws.
+    assert float(one.square().mean()) == pytest.approx(0.01 / 3, rel=0.05)
+    for left, right in ((one[0], one[1]), (one[0], two[0])):
+        assert abs(float(torch.corrcoef(torch.stack([left.flatten(), right.flatten()]))[0, 1])) < 0.05
+
+
 def test_interruption_breaks_more_than_noise() -> None:
     photos = dark_photos_with_a_bright_cell(8)
     family = Editor(EditorConfig(stem_width=8, width=8, blocks=1, classifier_width=4, discriminator_widths=(4,)))
