@@ -105,11 +105,11 @@ class Watched(Poisoner):
 
 
 class Valley(BrightCells):
-    """Cells count as faces when they are far from grey, on either side: long steps overshoot."""
+    """Bright cells are faces, and so are they when made a little darker than grey: long steps overshoot."""
 
     def features(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         cells, halved = super().features(x_BCHW)
-        return cells.abs(), halved
+        return torch.where(cells > -0.2, cells.abs(), cells), halved
 
 
 # Steps of a tenth of the grid's: a delta of less than one step is judged as what it becomes, nothing.
