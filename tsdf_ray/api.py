@@ -16,6 +16,7 @@ from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.plan import plan
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
+from tsdf_ray.judges import load_judge
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
@@ -46,6 +47,7 @@ def play(
     check_new(root)
     layout = plan(game, supply_of(executor, address))
     first = load_materials(game, game.seeds[0])
+    load_judge(game.judge)  # a missing or damaged file must show before anything is written
     run = RunDirectory.create(root, game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 

@@ -3,7 +3,8 @@
     python stage.py EXECUTOR FOLDER DELAY [DELAY ...]
 
 Plays FOLDER/unbroken to its end, then for each delay (seconds, as a share of the unbroken run's length) a race that is
-killed with SIGKILL after it, and resumed. Imports are made once here and forked: a trial costs a race, not a start. Prints one JSON line per trial.
+killed with SIGKILL after it, and resumed. Imports are made once here and forked: a trial costs a race, not a start.
+Prints one JSON line per trial.
 """
 
 from __future__ import annotations

@@ -4,8 +4,9 @@ reference (numpy arrays leave the object store without a copy)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+from tsdf_ray.attackers import check_supply
+from tsdf_ray.errors import UserError
 from tsdf_ray.faces import Splits, load_splits
 from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
@@ -20,15 +21,18 @@ class Materials:
 
 
 def load_materials(scenario: Scenario, seed: int) -> Materials:
-    """Read photos and weights. Raises UserError (photos missing or bad, weights missing or not fitting the photos)."""
+    """Read photos and weights, and check that every attacker finds enough photos.
+
+    Raises UserError (photos missing, bad or too few; weights missing or not fitting the photos).
+    """
     family = load_family(scenario.generator)
     splits = load_splits(scenario.faces, seed, family.attributes)
+    for name, attacker in scenario.attackers.items():
+        try:
+            check_supply(attacker.collect, scenario.rounds, len(splits.attacker))
+        except UserError as error:
+            raise UserError(f"attackers.{name}.{error}") from error
     return Materials(splits, family.tensors())
-
-
-@lru_cache(maxsize=2)
-def _family_config(weights: str) -> Family:
-    return load_family(weights)
 
 
 def family_with(weights: str, tensors: Tensors) -> Family:
