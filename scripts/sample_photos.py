@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / ".cache"
@@ -19,8 +19,8 @@ STORED = 144
 
 def square(path: Path, size: int) -> Image.Image:
     """The photo's centre square at `size` px, resized with antialiasing."""
-    with Image.open(path) as photo:
-        photo = photo.convert("RGB")
+    with Image.open(path) as file:
+        photo = file.convert("RGB")
         side = min(photo.size)
         left, top = (photo.width - side) / 2, (photo.height - side) / 2
         return photo.resize((size, size), Image.Resampling.LANCZOS, box=(left, top, left + side, top + side))
@@ -35,7 +35,7 @@ def load(paths: list[Path], size: int = STORED) -> torch.Tensor:
 
 
 def celeba_table(folder: Path) -> tuple[list[str], torch.Tensor, torch.Tensor]:
-    """Names, labels int64 [B, 4] of 0 and 1 in the order of ATTRIBUTES, partition int64 [B] (0 train, 1 val, 2 test)."""
+    """Names, labels int64 [B, 4] of 0 and 1 in the order of ATTRIBUTES, parts int64 [B] (0 train, 1 val, 2 test)."""
     lines = (folder / "list_attr_celeba.txt").read_text().splitlines()
     columns = [lines[1].split().index(name) + 1 for name in ATTRIBUTES]
     rows = [line.split() for line in lines[2:] if line.strip()]
@@ -50,16 +50,6 @@ def celeba_photos(folder: Path, names: list[str]) -> torch.Tensor:
     return load([folder / "img_align_celeba" / name for name in names])
 
 
-def face_ids(folder: Path) -> list[str]:
-    """Six-digit face numbers of a folder of synthetic faces, ascending."""
-    return sorted(path.stem for path in folder.glob("*.jpg"))
-
-
-def load_faces(folder: Path, ids: list[str]) -> torch.Tensor:
-    """uint8 [B, 144, 144, 3]."""
-    return load([folder / f"{face}.jpg" for face in ids])
-
-
 def to_square(pixels_BHW3: torch.Tensor, size: int) -> torch.Tensor:
     """uint8 [B, H, W, 3] -> float32 [B, 3, size, size] in [-1, 1], antialiased."""
     x = pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -67,7 +57,7 @@ def to_square(pixels_BHW3: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def draw_views(pixels_BHW3: torch.Tensor, size: int, rng: torch.Generator) -> torch.Tensor:
-    """Random views as float32 [B, 3, size, size] in [-1, 1]: mirror, scale .75-1.1, turn, shift, tone, softness, noise."""
+    """Random views as float32 [B, 3, size, size] in [-1, 1]: mirror, scale, turn, shift, tone, blur, noise."""
     x = pixels_BHW3.permute(0, 3, 1, 2).float() / 127.5 - 1
     b = len(x)
 

@@ -4,8 +4,8 @@
 
 The split depends on the face's number alone, so that no later change of labels or filters can move a face from a
 training set into the sample: of every ten numbers five are the sample's, three the editor's, two the judge's. Reads
-`.cache/synthetic_labels.parquet`, leaves out ambiguous labels and `scripts/excluded_faces.txt`, writes
-`.cache/synthetic_splits.parquet` (id, split, Black_Hair, Blond_Hair, Brown_Hair, Male).
+`.cache/synthetic_labels.parquet` and what was set right by eye (`corrected_labels.txt`), leaves out ambiguous labels
+and `excluded_faces.txt`, writes `.cache/synthetic_splits.parquet` (id, split, Black_Hair, Blond_Hair, Brown_Hair, Male).
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from sample_photos import ATTRIBUTES, CACHE, ROOT
-
 import pyarrow as pa
 import pyarrow.parquet as pq
+from sample_photos import ATTRIBUTES, CACHE, ROOT
 
 SPLITS = (*["sample"] * 5, *["editor"] * 3, *["judge"] * 2)
 SURE = {"sample": (0.6, 0.8), "editor": (0.45, 0.65), "judge": (0.5, 0.7)}
-"""Least probability of the hair colour, and of the sex, by split: the sample's labels must be right, training wants many."""
+"""Least probability of the hair colour, and of the sex: the sample's labels must be right, training wants many."""
 
 
 def split_of(face: str) -> str:
@@ -35,24 +34,35 @@ def excluded() -> set[str]:
     return {line.split()[0].zfill(6) for line in lines if line.strip() and not line.startswith("#")}
 
 
+def corrected() -> dict[str, tuple[int, ...]]:
+    """Number -> Black_Hair, Blond_Hair, Brown_Hair, Male as a person set them in `corrected_labels.txt`."""
+    lines = (ROOT / "scripts" / "corrected_labels.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
+    colours = ("black", "blond", "brown")
+    return {face: (*(int(hair == colour) for colour in colours), int(sex == "m")) for face, hair, sex in rows}
+
+
 def main() -> None:
     """See the module."""
     table = pq.read_table(CACHE / "synthetic_labels.parquet")
     hair = np.stack([table[f"p_{name}"].to_numpy() for name in ("black", "blond", "brown")], 1)
     male = table["p_male"].to_numpy()
-    left_out = excluded()
-    kept = []
+    left_out, by_eye = excluded(), corrected()
+    labels: dict[str, tuple[int, ...]] = {}
     for k, face in enumerate(table["id"].to_pylist()):
         hair_sure, male_sure = SURE[split_of(face)]
-        if hair[k].max() >= hair_sure and max(male[k], 1 - male[k]) >= male_sure and face not in left_out:
-            kept.append(k)
-    labels = np.concatenate([np.eye(3)[hair.argmax(1)], (male > 0.5)[:, None]], 1).astype(np.int8)[kept]
-    ids = [table["id"][k].as_py() for k in kept]
-    columns = {"id": ids, "split": [split_of(face) for face in ids]}
-    columns |= {name: labels[:, a] for a, name in enumerate(ATTRIBUTES)}
+        if face in left_out:
+            continue
+        if face in by_eye:
+            labels[face] = by_eye[face]
+        elif hair[k].max() >= hair_sure and max(male[k], 1 - male[k]) >= male_sure:
+            labels[face] = (*(int(colour == hair[k].argmax()) for colour in range(3)), int(male[k] > 0.5))
+    ids = list(labels)
+    columns: dict[str, object] = {"id": ids, "split": [split_of(face) for face in ids]}
+    columns |= {name: np.array([labels[face][a] for face in ids], dtype=np.int8) for a, name in enumerate(ATTRIBUTES)}
     pq.write_table(pa.table(columns), CACHE / "synthetic_splits.parquet")
     for name in sorted(set(SPLITS)):
-        print(name, columns["split"].count(name))
+        print(name, sum(split_of(face) == name for face in ids))
 
 
 if __name__ == "__main__":

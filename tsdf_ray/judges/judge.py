@@ -1,0 +1,120 @@
+"""Judging forgeries: did the edit happen? Weights come from the package or from a file, digest checked before use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from tsdf_ray.digest import array_digest
+from tsdf_ray.errors import UserError
+from tsdf_ray.faces.faceset import HAIR
+from tsdf_ray.judges.network import JUDGED, JudgeNet
+from tsdf_ray.store.atomic import whole_file
+
+PACKAGED = Path(str(files("tsdf_ray").joinpath("assets", "judges")))
+
+
+@dataclass(frozen=True)
+class AttributeScores:
+    """What the judge sees in B photos."""
+
+    hair_BH: torch.Tensor
+    """float32 [B, 3]: probabilities of Black_Hair, Blond_Hair, Brown_Hair; each row sums to 1."""
+    male_B: torch.Tensor
+    """float32 [B] in [0, 1]: probability of Male."""
+
+    def labels(self) -> torch.Tensor:
+        """uint8 [B, 4], 0 or 1, in the order of `JUDGED`: the likeliest hair colour alone, and Male above one half."""
+        hair_BH = torch.nn.functional.one_hot(self.hair_BH.argmax(1), len(HAIR))
+        return torch.cat([hair_BH, (self.male_B > 0.5).long()[:, None]], 1).to(torch.uint8)
+
+
+class Judge(nn.Module):
+    """A frozen classifier that answers in the order of `attributes`, the labels of the photos at hand.
+
+    Raises UserError when it does not know one of them.
+    """
+
+    def __init__(self, network: JudgeNet, attributes: tuple[str, ...] = JUDGED) -> None:
+        super().__init__()
+        for name in attributes:
+            if name not in JUDGED:
+                raise UserError(f"attribute {name!r}: the judge knows {', '.join(JUDGED)} only; leave it out")
+        self.attributes = attributes
+        self.network = network.eval().requires_grad_(False)
+        self.register_buffer("_known_A", torch.tensor([JUDGED.index(name) for name in attributes]), persistent=False)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the weights, names and shapes: what a run records."""
+        return array_digest(self.network.state_dict())
+
+    @torch.inference_mode()
+    def predict(self, x_BCHW: torch.Tensor) -> AttributeScores:
+        """Scores of photos [B, 3, H, W] in [-1, 1] of any size."""
+        logits = self.network(x_BCHW.float())
+        return AttributeScores(logits[:, : len(HAIR)].softmax(1), logits[:, len(HAIR)].sigmoid())
+
+    @torch.inference_mode()
+    def succeeds(self, x_PCHW: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        """bool [P]: does forgery p, in [-1, 1], carry the attribute that its edit asked for?
+
+        attribute_P: int64 [P], index into `attributes` of the requested edit; target_PA: [P, A], the requested labels
+        (see tsdf_ray.faces.edits). A hair edit succeeds when the requested colour is the likeliest of the three, any
+        other when the attribute is present or absent as requested (METHOD section 7, edit success).
+        """
+        assert target_PA.shape == (len(x_PCHW), len(self.attributes)), "one row of all labels per forgery"
+        found_PA = self.predict(x_PCHW).labels()
+        pair_P = torch.arange(len(x_PCHW), device=x_PCHW.device)
+        known_P = torch.as_tensor(self._known_A)[attribute_P]
+        return found_PA[pair_P, known_P] == (target_PA[pair_P, attribute_P] > 0.5).to(torch.uint8)
+
+
+def save_judge(path: Path, network: JudgeNet) -> None:
+    """Write `network` as safetensors, atomically, with its digest in the metadata."""
+    tensors = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
+    with whole_file(path) as temporary:
+        save_file(tensors, temporary, {"kind": "judge", "digest": array_digest(tensors)})
+
+
+def load_judge(name: str = "judge-128", attributes: tuple[str, ...] = JUDGED) -> Judge:
+    """A judge by the name of packaged weights, or from a file written by `save_judge`.
+
+    `attributes`: the photos' labels, in their order. Raises UserError: no such file or name, not a judge's safetensors
+    file, tensors that do not fit, a digest that does not match, an attribute that the judge does not know.
+    """
+    path = _locate(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file: {error}") from error
+    if metadata.get("kind") != "judge":
+        raise UserError(f"{path}: not a judge's file (its metadata says {metadata.get('kind')!r})")
+    network = JudgeNet()
+    wanted = network.state_dict()
+    for key in sorted(wanted.keys() | tensors.keys()):
+        expected, found = (tuple(side[key].shape) if key in side else None for side in (wanted, tensors))
+        if expected != found:
+            raise UserError(f"{path}: tensor {key!r}: expected shape {expected}, found {found}")
+    if (digest := array_digest(tensors)) != metadata.get("digest"):
+        raise UserError(f"{path}: changed or damaged: digest {digest[:12]}... is not the recorded one; fetch it again")
+    network.load_state_dict(tensors)
+    return Judge(network, attributes)
+
+
+def _locate(name: str) -> Path:
+    packaged = PACKAGED / f"{name}.safetensors"
+    if Path(name).name == name and packaged.is_file():
+        return packaged
+    if Path(name).is_file():
+        return Path(name)
+    valid = ", ".join(sorted(path.stem for path in PACKAGED.glob("*.safetensors"))) or "none"
+    raise UserError(f"judge {name!r}: no such file, and no packaged judge of that name (packaged: {valid})")
