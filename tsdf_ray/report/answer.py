@@ -114,10 +114,10 @@ def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, int
 def _best_of_none(cells: dict[Key, Cell]) -> Markup:
     """The largest gain, when none can be told from no protection."""
     best = max((c for c in cells.values() if c.value.known), key=lambda c: c.gain.value or 0.0)
-    named = Markup(
-        "<b>{}</b> against <b>{}</b> ({} of forgeries fail, 95\u00a0% interval {}) does not stop more than happens anyway"
+    words = (
+        "even <b>{}</b> against <b>{}</b> ({} of forgeries fail, 95\u00a0% interval {}) stops no more than fails anyway"
     )
-    return Markup("even ") + named.format(*best.pair, percent(best.value.value), span(best.value))
+    return Markup(words).format(*best.pair, percent(best.value.value), span(best.value))  # noqa: S704
 
 
 def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
