@@ -6,22 +6,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from tsdf_ray import api
 from tsdf_ray.cli import app
+from tsdf_ray.errors import MatchFailed
+from tsdf_ray.game.match import play_match
 from tsdf_ray.generators import save_family
+from tsdf_ray.judges.judge import save_judge
+from tsdf_ray.judges.network import JudgeNet
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store import rundir
+from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
-from tsdf_ray.testing.tiny import TINY_SIZE, tiny_editor, tiny_faces
+from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
+
+SIZE = 64
+"""The smallest photos that detectors take."""
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    """A scenario of tiny photos and a tiny generator; none of the packaged weights is needed to see its mistakes."""
+    """A good scenario of tiny photos and tiny models; the packaged generator and judge are not needed."""
     save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
-    photos = tiny_faces(24)
+    torch.manual_seed(0)
+    save_judge(tmp_path / "judge.safetensors", JudgeNet())
+    photos = tiny_faces(40, size=SIZE)
     folder = tmp_path / "photos"
     folder.mkdir()
     rows = [",".join(["id", *photos.attributes])]
@@ -33,10 +45,14 @@ def scenario(tmp_path: Path) -> Path:
     path.write_text(
         f"""\
 name: mine
+rounds: 1
+precision: float32
 generator: {tmp_path / "tiny.safetensors"}
-faces: {{source: folder, path: {folder}, size: {TINY_SIZE}, counts: {{defender: 4, attacker: 4, evaluation: 4}}}}
-defenders: {{a: {{kind: none}}}}
-attackers: {{b: {{collect: {{photos: 2}}}}}}
+judge: {tmp_path / "judge.safetensors"}
+faces: {{source: folder, path: {folder}, size: {SIZE}, counts: {{defender: 4, attacker: 8, evaluation: 4}}}}
+defenders: {{a: {{kind: none}}, c: {{kind: noise}}}}
+attackers: {{b: {{collect: {{photos: 4}}, retrain: {{train: {{steps: 1, batch: 4}}}}}}}}
+evaluation: {{detectors: [retinaface], references: [], decay: [0, 1], resamples: 100, samples: 1}}
 """
     )
     return path
@@ -50,6 +66,34 @@ def snapshot(root: Path) -> dict[Path, int]:
     return {path: path.lstat().st_mtime_ns for path in root.rglob("*")}
 
 
+def test_a_match_that_fails_does_not_stop_the_others(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control of this file as well: without a mistake the scenario is played."""
+
+    def fragile(match: Any, materials: Any, table: Any) -> None:
+        if match.defender == "a":
+            raise MatchFailed("round 1: loss is not finite")
+        play_match(match, materials, table)
+
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(api, "play_match", fragile)
+        result = play(scenario, out, "--no-report")
+    assert result.exit_code == 1, result.output
+    assert "a-vs-b-s0: round 1: loss is not finite" in result.stderr
+    assert f"tsdf-ray resume {out}" in result.stderr
+    assert "c-vs-b-s0: round 1/1" in result.stderr
+    assert "c/b" in result.stdout
+    assert Run(out).status == "failed"
+    again = CliRunner().invoke(app, ["resume", str(out), "--executor", "inprocess", "--no-report"])
+    assert again.exit_code == 0, again.output
+    assert "a-vs-b-s0: round 1/1" in again.stderr
+    assert "c-vs-b-s0" not in again.stderr, "what is finished is not played again"
+    assert Run(out).status == "complete"
+    assert Run(out).info["failed"] == {}
+
+
 MISTAKES = {
     "unknown key": (["--set", "roundz=2"], ["--set roundz=2: roundz: unknown key", "Did you mean 'rounds'"]),
     "wrong type": (["--set", "rounds=many"], ["rounds", "integer", "'many'"]),
@@ -61,6 +105,8 @@ MISTAKES = {
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024", "lower it"]),
     "more photos than exist": (["--set", "faces.counts.attacker=500"], ["photos asked for", "lower faces.counts"]),
     "unknown generator": (["--set", "generator=no-such-weights"], ["no-such-weights"]),
+    "too few photos": (["--set", "rounds=3"], ["attackers.b.collect.photos", "need 12", "lower"]),
+    "unknown judge": (["--set", "judge=no-such-weights"], ["no-such-weights"]),
     "unknown executor": (["--executor", "slurm"], ["slurm", "inprocess"]),
     "address without a cluster": (["--address", "10.0.0.1:6379"], ["--address", "--executor ray"]),
     "no such photos": (["--set", "faces.path=/nowhere/at/all"], ["/nowhere/at/all"]),
@@ -83,7 +129,8 @@ def test_duplicate_key_and_empty_file(scenario: Path, tmp_path: Path) -> None:
     scenario.write_text(scenario.read_text() + "name: again\n")
     result = play(scenario, tmp_path / "run")
     assert result.exit_code == 2
-    assert f"{scenario}:6: key 'name' is given twice" in result.stderr
+    last = len(scenario.read_text().splitlines())
+    assert f"{scenario}:{last}: key 'name' is given twice" in result.stderr
     scenario.write_text("")
     result = play(scenario, tmp_path / "run")
     assert result.exit_code == 2
