@@ -45,8 +45,8 @@ defenders:
   mine: {{kind: found, epsilon: 0.1, feature_steps: 1}}
   each: {{kind: found, per_image: true, per_image_steps: 2}}
 attackers:
-  one: {{}}
-  two: {{}}
+  one: {{collect: {{photos: 2}}}}
+  two: {{collect: {{photos: 2}}}}
 """
     )
     return path
