@@ -5,7 +5,7 @@
 The split depends on the face's number alone, so that no later change of labels or filters can move a face from a
 training set into the sample: of every ten numbers five are the sample's, three the editor's, two the judge's. Reads
 `.cache/synthetic_labels.parquet` and what was set right by eye (`corrected_labels.txt`), leaves out ambiguous labels
-and `excluded_faces.txt`, writes `.cache/synthetic_splits.parquet` (id, split, Black_Hair, Blond_Hair, Brown_Hair, Male).
+and `excluded_faces.txt`; writes `.cache/synthetic_splits.parquet` (id, split, and a 0/1 column per attribute).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Its photos are the numbers that `split_faces.split_of` gives to the judge, less the excluded ones; the targets are the
 labeller's probabilities, the sex as corrected by eye. No CelebA photo is trained on: CelebA's test partition and the
-packaged sample's evaluation split only measure it. `train_labeller.py` runs before, `build_sample.py` before the final card.
+packaged sample's evaluation split only measure it. Run `train_labeller.py` first, `build_sample.py` before the card.
 """
 
 from __future__ import annotations
