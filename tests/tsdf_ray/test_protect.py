@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import itertools
 from collections.abc import Callable
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
-import tsdf_ray.protect as module
 from tsdf_ray.armour import Armour
 from tsdf_ray.cli import app
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
@@ -29,6 +29,8 @@ from tsdf_ray.protect import protect
 from tsdf_ray.regions import Region, centre_square, face_regions, frame, stretch
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
+# `tsdf_ray.protect` may also mean the function of that name.
+module = importlib.import_module("tsdf_ray.protect")
 SIZE = 32
 
 
