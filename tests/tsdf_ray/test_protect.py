@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import itertools
 from collections.abc import Callable
@@ -19,18 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from typer.testing import CliRunner
 
+from tsdf_ray import protection as module
 from tsdf_ray.armour import Armour
 from tsdf_ray.cli import app
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.detectors import Boxes, load_detector
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.faces import FaceSet, load_photo
-from tsdf_ray.protect import protect
+from tsdf_ray.protection import protect
 from tsdf_ray.regions import Region, centre_square, face_regions, frame, stretch
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
-# `tsdf_ray.protect` may also mean the function of that name.
-module = importlib.import_module("tsdf_ray.protect")
 SIZE = 32
 
 

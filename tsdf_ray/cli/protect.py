@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tsdf_ray.protect import Protected
+    from tsdf_ray.protection import Protected
 
 
 class NoFace(enum.StrEnum):
@@ -53,7 +53,7 @@ def protect(
     """
     from tsdf_ray.cli.stopping import stoppable
     from tsdf_ray.game.control import StopFlag
-    from tsdf_ray.protect import protect as run_protect
+    from tsdf_ray.protection import protect as run_protect
 
     flag = StopFlag("stopped as asked; photos already written are whole")
 
