@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.game.executor import EventSink
 from tsdf_ray.game.plan import Plan, Supply
 from tsdf_ray.game.spec import MatchSpec
+
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,8 @@ class RayExecutor:
         result, event = role.actor.run.options(num_returns=2).remote(step, round, *plain)
         return Pending(result, event, f"{role.label}.{step}")
 
-    def gather(self, handle: Any) -> Any:
-        """Wait for a step and return its result.
+    def gather(self, handle: Any, check: Callable[[], None]) -> Any:
+        """Wait for a step and return its result; `check` is called every half second and may raise Stopped.
 
         Raises MatchFailed when the role's process died, and the step's own MatchFailed or UserError.
         """
@@ -69,6 +72,8 @@ class RayExecutor:
         reference = pending.result if pending else handle
         label = pending.label if pending else "shared value"
         try:
+            while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
+                check()
             result = ray.get(reference)
             if pending:
                 self._on_event(ray.get(pending.event))

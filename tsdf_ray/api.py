@@ -47,7 +47,9 @@ def play(
     check_new(root)
     layout = plan(game, supply_of(executor, address))
     first = load_materials(game, game.seeds[0])
-    load_judge(game.judge)  # a missing or damaged file must show before anything is written
+    load_judge(
+        game.judge, first.splits.evaluation.attributes
+    )  # a missing or damaged file must show before anything is written
     run = RunDirectory.create(root, game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 
@@ -138,6 +140,7 @@ def _play_matches(game: Scenario, table: Table, materials: dict[int, Materials],
             play_match(match, materials_of(match.seed), table)
         except MatchFailed as error:
             failed[match.id] = str(error)
+            table.control.phase(match, 0, "failed")
             run.log({"event": "match failed", "match": match.id, "reason": str(error)})
 
     executor: Executor = table.executor

@@ -37,7 +37,7 @@ class EvaluatorRole:
         self._clean = materials.splits.evaluation
         self._initial = family_with(scenario.generator, materials.generator).freeze()
         self._evaluator = Evaluator(
-            load_judge(scenario.judge),
+            load_judge(scenario.judge, self._clean.attributes),
             self._all_detectors,
             self._clean,
             self._initial,

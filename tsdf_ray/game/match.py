@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from tsdf_ray.game.control import Progress
@@ -29,6 +30,12 @@ class Table:
     recorder: Recorder
     control: Progress
 
+    def submit(self, match: MatchSpec, round: int, role: Handle, step: str, *args: Handle) -> Handle:
+        """Hand a step to the executor, unless the user asked to stop."""
+        self.control.check()
+        self.control.phase(match, round, step)
+        return self.executor.submit(role, step, round, *args)
+
 
 def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
     """Play the rounds that are still missing. Raises MatchFailed (NaN, ...) and Stopped (the user asked).
@@ -50,21 +57,20 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
         published: list[Handle] = [executor.share(photos) for photos in standing.published]
 
         for r in range(standing.round + 1, match.rounds + 1):
-            control.phase(match, r, "defend")
-            learned = executor.submit(defender, "learn", r, generator)
-            protected = executor.submit(defender, "publish", r, learned, generator)
-            before = executor.submit(evaluator, "before", r, generator, protected)
-            prepared = executor.submit(attacker, "prepare", r, protected)
-            retrained = executor.submit(attacker, "retrain", r, generator, prepared, *pool)
-            after = executor.submit(evaluator, "after", r, generator, retrained, prepared, protected, *published)
+            step = partial(table.submit, match, r)
+            learned = step(defender, "learn", generator)
+            protected = step(defender, "publish", learned, generator)
+            before = step(evaluator, "before", generator, protected)
+            prepared = step(attacker, "prepare", protected)
+            retrained = step(attacker, "retrain", generator, prepared, *pool)
+            after = step(evaluator, "after", generator, retrained, prepared, protected, *published)
             steps = {"learn": learned, "publish": protected, "prepare": prepared, "before": before}
             steps |= {"retrain": retrained, "after": after}
 
             outcome = {}
             for name, handle in steps.items():
                 control.phase(match, r, name)
-                outcome[name] = executor.gather(handle)
-                control.check()
+                outcome[name] = executor.gather(handle, control.check)
             result = RoundResult.of(match, r, outcome)
             table.recorder.record(match, result)
             control.phase(match, r, "done")
