@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.fresh import restart
 from tsdf_ray.generators.training import TrainConfig, train
-from tsdf_ray.randomness import seed_for
 
 DECAY = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Default shares of the retraining steps after which a snapshot is kept."""
@@ -98,20 +97,10 @@ def retrain(
     if reason is not None:
         return Retrained(family.tensors(), {}, 0, {}, time.monotonic() - started, reason)
     if config.mode == "scratch":
-        family = fresh(family, run_seed, (*names, "weights"))
+        family = restart(family, run_seed, *names)
     steps = config.train.steps
     inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
     result = train(family, photos, config.train, run_seed, names, snapshots=sorted(set(inner.values())))
     tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
     return Retrained(tensors, snapshots, steps, result.losses, time.monotonic() - started)
-
-
-def fresh(family: Family, run_seed: int, names: tuple[str | int, ...]) -> Family:
-    """A family of the same config with random weights, named by run_seed and names; its frozen parts keep theirs."""
-    # Modules draw their initial weights from torch's global generator: it is borrowed, and put back as it was.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_for(run_seed, *names))
-        other = type(family)(family.config_class.model_validate_json(family.config_json()))
-    other.load(family.tensors(family.frozen_parts))
-    return other

@@ -14,14 +14,8 @@ def groups(attributes: tuple[str, ...]) -> tuple[list[int], list[int]]:
     return hair, [a for a in range(len(attributes)) if a not in hair]
 
 
-def domain_count(attributes: tuple[str, ...]) -> int:
-    """How many label combinations there are: hair colours times two per other attribute."""
-    hair, other = groups(attributes)
-    return max(len(hair), 1) * int(2 ** len(other))
-
-
 def domain_index(labels_BA: torch.Tensor, attributes: tuple[str, ...]) -> torch.Tensor:
-    """int64 [B] in [0, domain_count): the domain a label vector stands for."""
+    """int64 [B]: the label combination as one number, hair first; counts from 0 without gaps."""
     hair, other = groups(attributes)
     index = labels_BA[:, hair].argmax(1) if hair else labels_BA.new_zeros(len(labels_BA), dtype=torch.int64)
     for a in other:

@@ -1,16 +1,18 @@
 """The light editor: a label-conditioned image-to-image generator small enough to attack, evaluate and retrain on a CPU.
 
 Generator: pixel unshuffle by 4, one stride-2 down, residual blocks whose instance norms are scaled and shifted by the
-target labels (FiLM, Perez et al. 2018, arXiv 1709.07871), one up with a skip, pixel shuffle. Its head is a residual in
-atanh space: G(x, c) = tanh(atanh(x) + r(x, c)), so that an untrained editor is the identity and a trained one repaints
-only what the label asks for. The mid feature is taken after the last residual block.
+target labels (FiLM, Perez et al. 2018, arXiv 1709.07871), one up with a skip. Its head says how light changes in
+atanh space, G(x, c) = tanh((1 + gain) * atanh(x) + shift): two smooth fields repaint, detail at half the resolution
+redraws. An untrained editor is nearly the identity. The mid feature is taken after the last residual block.
 
-Loss: one real/fake patch map per domain, that is per label combination (StarGAN v2, Choi et al. 2020, arXiv
-1912.01865), hinge; L1 cycle and identity; cross-entropy of a small frozen attribute classifier towards the target.
+Loss: least squares (LSGAN, Mao et al. 2017, arXiv 1611.04076) on one real/fake map per label value, as StarGAN v2 has
+one per domain (Choi et al. 2020, arXiv 1912.01865), with real photos under a wrong label as further fakes (Reed et al.
+2016, arXiv 1605.05396); L1 cycle and identity; cross-entropy of a small frozen attribute classifier towards the target.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -20,11 +22,12 @@ from torch import nn
 
 from tsdf_ray.faces.faceset import HAIR
 from tsdf_ray.generators.base import Family
-from tsdf_ray.generators.domains import domain_count, domain_index, label_cross_entropy
+from tsdf_ray.generators.domains import groups, label_cross_entropy
 
 UNSHUFFLE = 4
 LIMIT = 0.98
 """Pixels are clamped to +-LIMIT before atanh, where it is still moderate (2.3)."""
+CLASSIFIER_SIDE = 32
 
 
 class EditorConfig(BaseModel):
@@ -36,20 +39,23 @@ class EditorConfig(BaseModel):
         (*HAIR, "Male"), min_length=1, description="labels it edits; hair colours exclude each other"
     )
     stem_width: int = Field(48, ge=4, le=512, description="channels at a quarter of the photo's side")
-    width: int = Field(64, ge=4, le=1024, description="channels at an eighth of the photo's side (bottleneck)")
-    blocks: int = Field(4, ge=1, le=32, description="residual blocks at the bottleneck")
+    width: int = Field(96, ge=4, le=1024, description="channels at an eighth of the photo's side (bottleneck)")
+    blocks: int = Field(2, ge=1, le=32, description="residual blocks at the bottleneck")
     discriminator_widths: tuple[int, ...] = Field(
-        (16, 48, 64, 96), min_length=1, max_length=8, description="channels of the discriminator's stride-2 layers"
+        (48, 96, 128, 128),
+        min_length=2,
+        max_length=8,
+        description="channels of the discriminator, from half size on",
     )
     classifier_width: int = Field(32, ge=4, le=512, description="first width of the frozen attribute classifier")
-    adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the generator's hinge term")
-    cycle_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
-    identity_weight: float = Field(5.0, ge=0.0, le=1e3, description="weight of L1(G(x, own), x)")
-    identity_share: float = Field(0.25, ge=0.0, le=1.0, description="share of a batch that the identity term sees")
-    classifier_weight: float = Field(0.2, ge=0.0, le=1e3, description="weight of the frozen classifier's term")
-    r1_weight: float = Field(
-        0.0, ge=0.0, le=1e3, description="gradient penalty of the discriminator on real photos (R1); 0 leaves it out"
+    adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the generator's least-squares term")
+    wrong_label_weight: float = Field(
+        0.5, ge=0.0, le=1e3, description="weight of real photos shown under another label, which must look fake"
     )
+    cycle_weight: float = Field(5.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
+    identity_weight: float = Field(2.5, ge=0.0, le=1e3, description="weight of L1(G(x, own), x)")
+    identity_share: float = Field(0.25, ge=0.0, le=1.0, description="share of a batch that the identity term sees")
+    classifier_weight: float = Field(0.1, ge=0.0, le=1e3, description="weight of the frozen classifier's term")
 
     @field_validator("attributes")
     @classmethod
@@ -85,23 +91,23 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         inner = F.relu(self.norm1(self.conv1(h_BCHW), c_BA))
-        return h_BCHW + self.norm2(self.conv2(inner), c_BA)
+        change: torch.Tensor = self.norm2(self.conv2(inner), c_BA)
+        return h_BCHW + change
 
 
 class EditorGenerator(nn.Module):
-    """Photos [B, 3, H, W] (H, W multiples of 8, from 32) and labels [B, A] to the residual in atanh space."""
+    """Photos [B, 3, H, W] (H, W multiples of 8, from 32) and labels [B, A] to gain and shift in atanh space."""
 
     def __init__(self, config: EditorConfig) -> None:
         super().__init__()
         labels, stem, width = len(config.attributes), config.stem_width, config.width
-        pixels = 3 * UNSHUFFLE**2
-        self.stem = nn.Conv2d(pixels, stem, 3, padding=1, padding_mode="reflect")
+        self.stem = nn.Conv2d(3 * UNSHUFFLE**2, stem, 3, padding=1, padding_mode="reflect")
         self.down = nn.Conv2d(stem, width, 4, stride=2, padding=1, padding_mode="reflect")
         self.blocks = nn.ModuleList(ResidualBlock(width, labels) for _ in range(config.blocks))
         self.up = nn.Conv2d(width, 4 * stem, 1)
         self.merge = nn.Conv2d(stem, stem, 3, padding=1, padding_mode="reflect", bias=False)
         self.merge_norm = LabelNorm(stem, labels)
-        self.head = nn.Conv2d(stem, pixels, 3, padding=1, padding_mode="reflect")
+        self.head = nn.Conv2d(stem, 6 + 3 * 2**2, 3, padding=1, padding_mode="reflect")
         with torch.no_grad():
             self.head.weight.mul_(0.1)
 
@@ -113,51 +119,60 @@ class EditorGenerator(nn.Module):
             h = block(h, c_BA)
         return skip, h
 
-    def decode(self, skip_BCHW: torch.Tensor, mid_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        """The residual [B, 3, H, W] from what `encode` gave."""
+    def decode(
+        self, skip_BCHW: torch.Tensor, mid_BCHW: torch.Tensor, c_BA: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gain and shift of each colour, both float32 [B, 3, H, W], from what `encode` gave."""
         h = F.pixel_shuffle(self.up(F.leaky_relu(mid_BCHW, 0.2)), 2) + skip_BCHW
         h = F.leaky_relu(self.merge_norm(self.merge(h), c_BA), 0.2)
-        return F.pixel_shuffle(self.head(h), UNSHUFFLE)
+        fields, detail = self.head(h).float().split((6, 12), 1)
+        # Enlarged smoothly: on a finer grid it finds patterns that fool the loss before it finds hair colours.
+        gain, shift = _enlarge(fields, UNSHUFFLE).chunk(2, 1)
+        return gain, shift + _enlarge(F.pixel_shuffle(detail, 2), UNSHUFFLE // 2)
+
+
+def _enlarge(h_BCHW: torch.Tensor, factor: int) -> torch.Tensor:
+    return F.interpolate(h_BCHW, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 class EditorDiscriminator(nn.Module):
-    """Photos [B, 3, H, W] to one real/fake map per domain [B, D, H/2^n, W/2^n] for n widths."""
+    """Photos [B, 3, H, W] to one real/fake map per label value [B, V, H/16, W/16] (with four widths)."""
 
     def __init__(self, config: EditorConfig) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        channels = 3
-        for width in config.discriminator_widths:
-            layers += [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-            channels = width
-        self.main = nn.Sequential(*layers, nn.Conv2d(channels, domain_count(config.attributes), 3, padding=1))
+        widths = config.discriminator_widths
+        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1), nn.LeakyReLU(0.2)]
+        for before, width in pairwise(widths):
+            layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        self.body = nn.Sequential(*layers)
+        hair, other = groups(config.attributes)
+        self.head = nn.Conv2d(widths[-1], len(hair) + 2 * len(other), 3, padding=1)
+        # PyTorch's default start shrinks the signal layer by layer: then the generator runs away from a blind critic.
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, 0.2)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        with torch.no_grad():
+            self.head.weight.mul_(0.3)
 
-    def forward(self, x_BCHW: torch.Tensor, domain_B: torch.Tensor) -> torch.Tensor:
-        maps: torch.Tensor = self.main(x_BCHW)
-        rows = torch.arange(len(maps), device=maps.device)
-        return maps[rows, domain_B].float()
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        maps: torch.Tensor = self.head(self.body(x_BCHW))
+        return maps.float()
 
 
 class EditorClassifier(nn.Module):
-    """Small attribute classifier of the loss: photos [B, 3, H, W] to label logits [B, A]."""
+    """Small attribute classifier of the loss: photos [B, 3, H, W], seen at 32 x 32, to label logits [B, A]."""
 
     def __init__(self, config: EditorConfig) -> None:
         super().__init__()
         w = config.classifier_width
-        self.main = nn.Sequential(
-            nn.AvgPool2d(2),
-            nn.Conv2d(3, w, 5, stride=2, padding=2),
-            nn.GroupNorm(4, w),
-            nn.SiLU(),
-            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1),
-            nn.GroupNorm(4, 2 * w),
-            nn.SiLU(),
-            nn.Conv2d(2 * w, 3 * w, 3, stride=2, padding=1),
-            nn.GroupNorm(4, 3 * w),
-            nn.SiLU(),
-            nn.Conv2d(3 * w, 4 * w, 3, padding=1),
-            nn.SiLU(),
-        )
+        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(CLASSIFIER_SIDE)]
+        before, stride = 3, 1
+        for width in (w, 2 * w, 3 * w, 4 * w):
+            layers += [nn.Conv2d(before, width, 3, stride=stride, padding=1), nn.GroupNorm(4, width), nn.SiLU()]
+            before, stride = width, 2
+        self.main = nn.Sequential(*layers)
         self.head = nn.Linear(4 * w, len(config.attributes))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -196,8 +211,9 @@ class Editor(Family):
 
     def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         skip, mid = self.generator.encode(x_BCHW, c_BA)
-        residual = self.generator.decode(skip, mid, c_BA).float()
-        return torch.tanh(torch.atanh(x_BCHW.float().clamp(-LIMIT, LIMIT)) + residual), mid.float()
+        gain, shift = self.generator.decode(skip, mid, c_BA)
+        light = torch.atanh(x_BCHW.float().clamp(-LIMIT, LIMIT))
+        return torch.tanh((1 + gain) * light + shift), mid.float()
 
     def discriminator_loss(
         self,
@@ -210,18 +226,19 @@ class Editor(Family):
         if fake_BCHW is None:
             with torch.no_grad():
                 fake_BCHW = self.edit(x_BCHW, target_BA)
-        own_B, target_B = domain_index(own_BA, self.attributes), domain_index(target_BA, self.attributes)
-        terms: dict[str, torch.Tensor] = {}
-        if self.config.r1_weight:
-            x_BCHW = x_BCHW.detach().requires_grad_(True)
-            real = self.discriminator(x_BCHW, own_B)
-            (slope,) = torch.autograd.grad(real.mean((1, 2)).sum(), x_BCHW, create_graph=True)
-            terms["d_r1"] = 0.5 * self.config.r1_weight * slope.float().square().sum((1, 2, 3)).mean()
-            fake = self.discriminator(fake_BCHW.detach(), target_B)
-        else:
-            both = torch.cat([x_BCHW, fake_BCHW.detach()])
-            real, fake = self.discriminator(both, torch.cat([own_B, target_B])).chunk(2)
-        return {"d_real": F.relu(1 - real).mean(), "d_fake": F.relu(1 + fake).mean(), **terms}
+        real_BVHW, fake_BVHW = self.discriminator(torch.cat([x_BCHW, fake_BCHW.detach()])).chunk(2)
+        terms = {
+            "d_real": (self._under(real_BVHW, own_BA) - 1).square().mean(),
+            "d_fake": 0.5 * self._under(fake_BVHW, target_BA).square().mean(),
+        }
+        if self.config.wrong_label_weight:
+            # Teaches what a label means from the first step on, when fakes are still the photos themselves.
+            wrong_BL = self._under(real_BVHW, target_BA).square().mean((2, 3))
+            changed_BL = (self._values(own_BA) != self._values(target_BA)).float()
+            terms["d_wrong"] = (
+                self.config.wrong_label_weight * (wrong_BL * changed_BL).sum() / changed_BL.sum().clamp(min=1)
+            )
+        return terms
 
     def generator_loss(
         self,
@@ -235,9 +252,9 @@ class Editor(Family):
         # One pass serves the cycle and, on a share of the batch, the identity: both ask for the photo itself.
         k = round(config.identity_share * len(x_BCHW)) if config.identity_weight else 0
         back = self.edit(torch.cat([fake, x_BCHW[:k]]), torch.cat([own_BA, own_BA[:k]]))
+        verdict = self._under(self.discriminator(fake), target_BA)
         terms = {
-            "g_adversarial": -config.adversarial_weight
-            * self.discriminator(fake, domain_index(target_BA, self.attributes)).mean(),
+            "g_adversarial": config.adversarial_weight * (verdict - 1).square().mean(),
             "g_cycle": config.cycle_weight * F.l1_loss(back[: len(fake)], x_BCHW),
         }
         if k:
@@ -246,3 +263,15 @@ class Editor(Family):
             logits = self.classifier(fake)
             terms["g_classifier"] = config.classifier_weight * label_cross_entropy(logits, target_BA, self.attributes)
         return terms
+
+    def _values(self, labels_BA: torch.Tensor) -> torch.Tensor:
+        """int64 [B, L]: the map of the hair colour, then of each other attribute's value."""
+        hair, other = groups(self.attributes)
+        columns = [labels_BA[:, hair].argmax(1)] if hair else []
+        columns += [len(hair) + 2 * i + (labels_BA[:, a] > 0.5).long() for i, a in enumerate(other)]
+        return torch.stack(columns, 1)
+
+    def _under(self, maps_BVHW: torch.Tensor, labels_BA: torch.Tensor) -> torch.Tensor:
+        """The maps that judge a photo under these labels: [B, L, h, w]."""
+        rows = torch.arange(len(maps_BVHW), device=maps_BVHW.device)[:, None]
+        return maps_BVHW[rows, self._values(labels_BA)]

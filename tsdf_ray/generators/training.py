@@ -34,7 +34,10 @@ class TrainConfig(BaseModel):
 
     steps: int = Field(100, ge=0, le=10_000_000, description="generator steps")
     batch: int = Field(16, ge=1, le=4096, description="photos per step")
-    learning_rate: float = Field(4e-4, gt=0.0, le=1.0, description="Adam's step size, both networks")
+    learning_rate: float = Field(4e-4, gt=0.0, le=1.0, description="Adam's step size, of the generator")
+    discriminator_rate: float = Field(
+        1.0, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
+    )
     betas: tuple[Rate, Rate] = Field((0.5, 0.99), description="Adam's decay rates")
     discriminator_steps: int = Field(1, ge=1, le=100, description="discriminator steps per generator step")
     ema_decay: float | None = Field(
@@ -95,12 +98,12 @@ class Trainer:
         domain_N = domain_index(self._labels, family.attributes)
         self._chance_N = (1.0 / domain_N.bincount()[domain_N].double()) ** config.balance
         self._seed = seed_for(run_seed, *names, "training")
-        self.generator_optimiser = self._adam(self.generator)
-        self.discriminator_optimiser = self._adam(self.discriminator)
+        self.generator_optimiser = self._adam(self.generator, config.learning_rate)
+        self.discriminator_optimiser = self._adam(self.discriminator, config.learning_rate * config.discriminator_rate)
         self.average = {k: v.detach().clone() for k, v in self.generator.state_dict().items()}
 
-    def _adam(self, module: torch.nn.Module) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), self.config.learning_rate, betas=self.config.betas, fused=True)
+    def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Adam:
+        return torch.optim.Adam(module.parameters(), rate, betas=self.config.betas, fused=True)
 
     def step(self, step: int, shrink: int = 1) -> dict[str, float]:
         """Make step `step` (counted from 0) and return its weighted loss terms; `shrink` averages shrink^2 pixels.
