@@ -64,7 +64,7 @@ def answer(run: Run) -> Answer:
     headline = Markup("After {}, {}.").format(rounds, _clause(run, cells, measured[0]))
     more = []
     if not any(cell.verdict in {HOLDS, WORN} for cell in cells.values()):
-        headline = Markup("After {}, no protection shows an effect: {}.").format(rounds, _best_of_none(cells))
+        headline = Markup("After {}, no protection shows an effect: {}.").format(rounds, _best_of_none(run, cells))
     if len(measured) > 1:
         clauses = [_clause(run, cells, d) for d in measured[1:4]]
         more.append(Markup("; ").join(clauses) + ".")
@@ -111,13 +111,14 @@ def _strength(run: Run, cells: dict[Key, Cell], defender: str) -> tuple[int, int
     return held, effective, -1.0 if value is None else value
 
 
-def _best_of_none(cells: dict[Key, Cell]) -> Markup:
+def _best_of_none(run: Run, cells: dict[Key, Cell]) -> Markup:
     """The largest gain, when none can be told from no protection."""
     best = max((c for c in cells.values() if c.value.known), key=lambda c: c.gain.value or 0.0)
-    words = (
-        "even <b>{}</b> against <b>{}</b> ({} of forgeries fail, 95\u00a0% interval {}) stops no more than fails anyway"
-    )
-    return Markup(words).format(*best.pair, percent(best.value.value), span(best.value))  # noqa: S704
+    defender, attacker = best.pair
+    bare = run.reference(attacker, len(run.over_rounds(best.pair, "protection")), "none", "protection", defender)
+    words = "even with <b>{}</b> no more of <b>{}</b>’s forgeries fail ({}, 95\u00a0% interval {}) than without ({})"
+    named = (defender, attacker, percent(best.value.value), span(best.value), percent(bare.value))
+    return Markup(words).format(*named)  # noqa: S704 - our own words; what is filled in is escaped
 
 
 def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:

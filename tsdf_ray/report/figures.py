@@ -20,7 +20,7 @@ from tsdf_ray.report.charts import (
     message,
     percent_axis,
 )
-from tsdf_ray.report.data import Run
+from tsdf_ray.report.data import MISSING, Run
 from tsdf_ray.report.grids import detection, persistence
 
 REFERENCES = {"none": ("unprotected", (0, ())), "noise": ("noise", (0, (2, 2)))}
@@ -127,12 +127,14 @@ def _decay(run: Run, attacker: str, metric: str, axes: Axes) -> None:
     axes.set_xlim(-0.03, 1.03)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100%"])
     axes.set_xlabel("of the round’s retraining steps")
-    labels = []
+    labels: list[tuple[float, str, str]] = []
+    reasons = ["no decay curve was measured in the last round"]
     for defender in (d for d in run.defenders if (d, attacker) in run.pairs):
         look = style[defender]
         for r in range(1, run.rounds + 1):
             values = [(s, run.row((defender, attacker), r, r, "decay", metric, s)) for s in shares]
             known = [(s, v.value) for s, v in values if v.value is not None]
+            reasons += [v.reason for _, v in values if v.reason and v is not MISSING]
             last = r == run.rounds
             _line(axes, known, look, width=2.6 if last else 1.1, marked=last, alpha=1.0 if last else 0.55)
             if last and known:
@@ -140,7 +142,7 @@ def _decay(run: Run, attacker: str, metric: str, axes: Axes) -> None:
                 for s, value in values:
                     interval(axes, s, value, look.colour)
     if not labels:
-        message(axes, "Not available: no decay curve was measured in the last round")
+        message(axes, f"Not available: {reasons[-1]}")
         return
     end_labels(axes, labels, 1.05)
 

@@ -101,7 +101,7 @@ def test_no_gain_is_no_effect_however_high(run_copy: Path) -> None:
     frame.to_parquet(path, index=False)
     found = answer(Run.load(run_copy))
     assert {cell.verdict for cell in found.cells.values()} == {NOTHING}
-    assert found.headline.startswith("After 3 rounds, no protection shows an effect: even <b>")
+    assert found.headline.startswith("After 3 rounds, no protection shows an effect: even with <b>")
 
 
 def test_missing_protection_is_said_with_its_reason(run_copy: Path) -> None:
