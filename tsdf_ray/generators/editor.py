@@ -1,9 +1,9 @@
 """The light editor: a label-conditioned image-to-image generator small enough to attack, evaluate and retrain on a CPU.
 
-Generator: pixel unshuffle by 4, one stride-2 down, residual blocks whose instance norms are scaled and shifted by the
-target labels (FiLM, Perez et al. 2018, arXiv 1709.07871), one up with a skip. Its head says how light changes in
-atanh space, G(x, c) = tanh((1 + gain) * atanh(x) + shift): two smooth fields repaint, detail at half the resolution
-redraws. An untrained editor is nearly the identity. The mid feature is taken after the last residual block.
+Generator, on the photo at half its side: pixel unshuffle by 4, one stride-2 down, residual blocks whose instance norms
+are scaled and shifted by the target labels (FiLM, Perez et al. 2018, arXiv 1709.07871), one up with a skip. Its head
+says how light changes in atanh space, G(x, c) = tanh((1 + gain) * atanh(x) + shift): two smooth fields repaint, finer
+detail redraws. An untrained editor is nearly the identity. The mid feature is taken after the last residual block.
 
 Loss: least squares (LSGAN, Mao et al. 2017, arXiv 1611.04076) on one real/fake map per label value, as StarGAN v2 has
 one per domain (Choi et al. 2020, arXiv 1912.01865), with real photos under a wrong label as further fakes (Reed et al.
@@ -38,8 +38,14 @@ class EditorConfig(BaseModel):
     attributes: tuple[str, ...] = Field(
         (*HAIR, "Male"), min_length=1, description="labels it edits; hair colours exclude each other"
     )
-    stem_width: int = Field(48, ge=4, le=512, description="channels at a quarter of the photo's side")
-    width: int = Field(96, ge=4, le=1024, description="channels at an eighth of the photo's side (bottleneck)")
+    shrink: int = Field(
+        2,
+        ge=1,
+        le=8,
+        description="all networks see the photo at this fraction of its side; the edit is applied to all of it",
+    )
+    stem_width: int = Field(48, ge=4, le=512, description="channels at a quarter of the side seen")
+    width: int = Field(96, ge=4, le=1024, description="channels at an eighth of the side seen (bottleneck)")
     blocks: int = Field(2, ge=1, le=32, description="residual blocks at the bottleneck")
     discriminator_widths: tuple[int, ...] = Field(
         (48, 96, 128, 128),
@@ -48,14 +54,14 @@ class EditorConfig(BaseModel):
         description="channels of the discriminator, from half size on",
     )
     classifier_width: int = Field(32, ge=4, le=512, description="first width of the frozen attribute classifier")
-    adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the generator's least-squares term")
+    adversarial_weight: float = Field(3.0, ge=0.0, le=1e3, description="weight of the generator's least-squares term")
     wrong_label_weight: float = Field(
         0.5, ge=0.0, le=1e3, description="weight of real photos shown under another label, which must look fake"
     )
     cycle_weight: float = Field(5.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
     identity_weight: float = Field(2.5, ge=0.0, le=1e3, description="weight of L1(G(x, own), x)")
     identity_share: float = Field(0.25, ge=0.0, le=1.0, description="share of a batch that the identity term sees")
-    classifier_weight: float = Field(0.1, ge=0.0, le=1e3, description="weight of the frozen classifier's term")
+    classifier_weight: float = Field(0.9, ge=0.0, le=1e3, description="weight of the frozen classifier's term")
 
     @field_validator("attributes")
     @classmethod
@@ -96,11 +102,12 @@ class ResidualBlock(nn.Module):
 
 
 class EditorGenerator(nn.Module):
-    """Photos [B, 3, H, W] (H, W multiples of 8, from 32) and labels [B, A] to gain and shift in atanh space."""
+    """Photos [B, 3, H, W] (sides multiples of 8 x shrink, from 16 x shrink), labels [B, A] to gain and shift."""
 
     def __init__(self, config: EditorConfig) -> None:
         super().__init__()
         labels, stem, width = len(config.attributes), config.stem_width, config.width
+        self.shrink = config.shrink
         self.stem = nn.Conv2d(3 * UNSHUFFLE**2, stem, 3, padding=1, padding_mode="reflect")
         self.down = nn.Conv2d(stem, width, 4, stride=2, padding=1, padding_mode="reflect")
         self.blocks = nn.ModuleList(ResidualBlock(width, labels) for _ in range(config.blocks))
@@ -112,8 +119,9 @@ class EditorGenerator(nn.Module):
             self.head.weight.mul_(0.1)
 
     def encode(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The skip [B, stem, H/4, W/4] and the mid feature [B, width, H/8, W/8]."""
-        skip = F.leaky_relu(self.stem(F.pixel_unshuffle(x_BCHW, UNSHUFFLE)), 0.2)
+        """The skip [B, stem, H/4, W/4] and the mid feature [B, width, H/8, W/8] of the photo as seen."""
+        seen_BCHW = F.avg_pool2d(x_BCHW, self.shrink)
+        skip = F.leaky_relu(self.stem(F.pixel_unshuffle(seen_BCHW, UNSHUFFLE)), 0.2)
         h = F.leaky_relu(self.down(skip), 0.2)
         for block in self.blocks:
             h = block(h, c_BA)
@@ -128,7 +136,8 @@ class EditorGenerator(nn.Module):
         fields, detail = self.head(h).float().split((6, 12), 1)
         # Enlarged smoothly: on a finer grid it finds patterns that fool the loss before it finds hair colours.
         gain, shift = _enlarge(fields, UNSHUFFLE).chunk(2, 1)
-        return gain, shift + _enlarge(F.pixel_shuffle(detail, 2), UNSHUFFLE // 2)
+        shift = shift + _enlarge(F.pixel_shuffle(detail, 2), UNSHUFFLE // 2)
+        return _enlarge(gain, self.shrink), _enlarge(shift, self.shrink)
 
 
 def _enlarge(h_BCHW: torch.Tensor, factor: int) -> torch.Tensor:
@@ -136,12 +145,17 @@ def _enlarge(h_BCHW: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 class EditorDiscriminator(nn.Module):
-    """Photos [B, 3, H, W] to one real/fake map per label value [B, V, H/16, W/16] (with four widths)."""
+    """Photos [B, 3, H, W] to one real/fake map per label value [B, V, h, w], 1/16 of the side seen with four widths."""
 
     def __init__(self, config: EditorConfig) -> None:
         super().__init__()
         widths = config.discriminator_widths
-        layers: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(12, widths[0], 3, padding=1), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = [
+            nn.AvgPool2d(config.shrink),
+            nn.PixelUnshuffle(2),
+            nn.Conv2d(12, widths[0], 3, padding=1),
+            nn.LeakyReLU(0.2),
+        ]
         for before, width in pairwise(widths):
             layers += [nn.Conv2d(before, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.body = nn.Sequential(*layers)

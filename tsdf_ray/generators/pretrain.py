@@ -40,7 +40,7 @@ class LongTrainConfig(TrainConfig):
     steps: int = Field(20_000, ge=0, le=10_000_000, description="generator steps")
     learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Adam's step size, of the generator")
     discriminator_rate: float = Field(
-        4 / 3, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
+        1.0, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
     )
     balance: float = Field(
         0.5, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
@@ -61,7 +61,7 @@ class PretrainConfig(BaseModel):
     )
     train: LongTrainConfig = Field(LongTrainConfig(), description="steps, batch, optimiser, moving average, precision")
     seed: int = Field(0, ge=0, description="run seed")
-    small_steps: int = Field(3000, ge=0, description="first steps made at half the photos' side, four times as fast")
+    small_steps: int = Field(0, ge=0, description="first steps made at half the photos' side, four times as fast")
     classifier_steps: int = Field(
         1500, ge=0, description="steps for the frozen classifier of the loss, where there is one"
     )

@@ -16,7 +16,14 @@ from tsdf_ray.generators.classifier import train_classifier
 from tsdf_ray.generators.editor import EditorConfig
 from tsdf_ray.testing.tiny import TINY_SIZE, tiny_faces
 
-SETTINGS = {"stem_width": 8, "width": 8, "blocks": 1, "discriminator_widths": (8, 8), "classifier_width": 4}
+SETTINGS = {
+    "shrink": 1,
+    "stem_width": 8,
+    "width": 8,
+    "blocks": 1,
+    "discriminator_widths": (8, 8),
+    "classifier_width": 4,
+}
 CONFIG = PretrainConfig.model_validate(
     {
         "settings": SETTINGS,
