@@ -1,8 +1,8 @@
 """What Ray costs over in-process on the same match: the playing itself, with start-up and actor creation apart.
 
-Both play the same match of `quickstart` (one round, fewer photos) in turn, several times. `play` is the wall time from
-the first step's start to the last step's end, `work` the sum of all steps' seconds, `start` the time from the call to the
-first step. Medians and spread; the ratio is taken pair by pair.
+Both play the same match of `quickstart` (two rounds, fewer photos) in turn, several times. `play` is the wall time from
+the first step's start to the last step's end, `work` the sum of all steps' seconds, `start` the time from the call to
+the first step. Medians and spread; the ratio is taken pair by pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ RUNS = 5
 CHANGES = (
     "rounds=2",
     "faces.counts={defender: 64, attacker: 128, evaluation: 48}",
-    "attackers={mtcnn: {collect: {photos: 64}, prepare: {detectors: [mtcnn]}, retrain: {train: {steps: 30, batch: 8}}}}",
+    "attackers={mtcnn: {collect: {photos: 64}, prepare: {detectors: [mtcnn]},"
+    " retrain: {train: {steps: 30, batch: 8}}}}",
     "defenders={found: {kind: found}}",
 )
 
