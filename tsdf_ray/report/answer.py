@@ -1,9 +1,10 @@
 """The answer in words: which protection still works after the last round, against whom, and how sure we are.
 
-Three verdicts on a pair, by protection (share of forgeries that fail) against the last generator: it *holds* when at
-least half of them fail, with the whole interval above the unprotected photos'; it is *worn down* when it still stops
-more than happens without protection; else *no effect* can be told from it. Defenders are compared paired, by photo and
-seed, in their worst case over the attackers.
+Three verdicts on a pair, by protection (share of forgeries that fail) against the last generator, beside that of
+unprotected photos in the same race: it *holds* when it stops at least half of the forgeries that would succeed without
+it; it is *worn down* when it still stops some, but fewer; else *no effect* can be told. So a generator that fails
+anyway is no merit of a protection. Defenders are compared paired, by photo and seed, in their worst case over the
+attackers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tsdf_ray.report.data import MISSING, Key, Run, Value
 
 HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
 _WORDS = {HOLDS: "still works against", WORN: "is worn down by", NOTHING: "shows no effect against"}
+WEAKENED = 0.15
+"""A fall of edit success on unprotected photos, from G_0 to the last generator, worth a warning."""
 
 Cells = dict[tuple[int, str], tuple[float, float]]
 """(seed, photo) -> sum of value, sum of weight."""
@@ -62,13 +65,14 @@ def answer(run: Run) -> Answer:
         )
     rounds = _count(run.rounds, "round")
     headline = Markup("After {}, {}.").format(rounds, _clause(run, cells, measured[0]))
-    more = []
+    more: list[Markup] = []
     if not any(cell.verdict in {HOLDS, WORN} for cell in cells.values()):
         headline = Markup("After {}, no protection shows an effect: {}.").format(rounds, _best_of_none(run, cells))
     if len(measured) > 1:
         clauses = [_clause(run, cells, d) for d in measured[1:4]]
         more.append(Markup("; ").join(clauses) + ".")
         more.append(_comparison(run, cells, measured, {pair: own for pair, (own, _) in photos.items()}))
+    more += _weakened(run)
     if len(run.seeds) == 1:
         more.append(Markup("1 seed: the intervals cover photos of one race, not races."))
     else:
@@ -85,15 +89,30 @@ def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
     gain = paired_difference(own, bare, *run.bootstrap)
     if value.value is None:
         return Cell(pair, value, gain, UNKNOWN)
-    low = gain.low
+    without = run.reference(pair[1], len(run.over_rounds(pair, "protection")), "none", "protection", pair[0])
+    low, failing = gain.low, without.value or 0.0
     if low is None:
         # No photo-wise reference: fall back on the two intervals.
-        bare_value = run.reference(pair[1], run.rounds, "none", "protection", pair[0])
-        low = -1.0 if value.low is None or bare_value.high is None else value.low - bare_value.high
-        low = low if bare_value.known else (value.low or 0.0)
+        low = (-1.0 if value.low is None else value.low) - (without.high if without.high is not None else failing)
     if low <= 0:
         return Cell(pair, value, gain, NOTHING)
-    return Cell(pair, value, gain, HOLDS if value.value >= 0.5 else WORN)
+    return Cell(pair, value, gain, HOLDS if value.value - failing >= 0.5 * (1 - failing) else WORN)
+
+
+def _weakened(run: Run) -> list[Markup]:
+    """A warning when attackers unlearned to edit unprotected photos: that flatters every protection."""
+    races = []
+    for defender, attacker in run.pairs:
+        last = len(run.over_rounds((defender, attacker), "protection"))
+        first = run.reference(attacker, 0, "none", "edit_success", defender).value
+        end = run.reference(attacker, last, "none", "edit_success", defender).value
+        if first is not None and end is not None and first - end > WEAKENED:
+            words = Markup("<b>{}</b> against {} (from {} to {} of edits)")
+            races.append(words.format(attacker, defender, percent(first), percent(end)))
+    words = Markup(
+        "Beware: retraining cost attackers their skill on unprotected photos too, which flatters protection: {}."
+    )
+    return [words.format(listed(races))] if races else []
 
 
 def _worst(run: Run, cells: dict[Key, Cell], defender: str) -> Cell | None:

@@ -13,9 +13,10 @@ from tsdf_ray.report.data import Key, Run, Value
 
 def persistence(run: Run) -> Chart:
     """Each w_s against the generator of before and of every later round, one panel per pair."""
-    metric = "protection" if any(k[5] == "later" and k[7] == "protection" for k in run.rows) else "sr_mask"
+    later = {key[7] for key in run.rows if key[5] == "later"}
+    metric = "protection" if "protection" in later or not later else "sr_mask"
     words = {"protection": "Forgeries that fail", "sr_mask": "Distorted forgeries (SR_mask)"}[metric]
-    size = (0.62 * run.rounds + 1.6, 0.48 * run.rounds + 0.8)
+    size = (max(3.4, 0.62 * run.rounds + 1.6), 0.48 * run.rounds + 0.8)
     panels = [
         Panel(
             f"{d} against {a}", partial(_matrix, run, (d, a), metric), size, (0.36 / size[0], 0.6 / size[1], 0.99, 0.98)

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -49,6 +51,7 @@ def test_verdicts_and_headline(fake_run: Path) -> None:
     assert f"({percent(value.value)} of forgeries fail, 95\u00a0% interval {span(value)})" in found.headline
     assert "but is worn down by <b>mtcnn</b>" in found.headline
     assert "2 races" in found.more[-1]
+    assert not any("Beware" in text for text in found.more)
 
 
 def test_gain_over_no_protection_is_the_plain_difference(fake_run: Path) -> None:
@@ -102,6 +105,29 @@ def test_no_gain_is_no_effect_however_high(run_copy: Path) -> None:
     found = answer(Run.load(run_copy))
     assert {cell.verdict for cell in found.cells.values()} == {NOTHING}
     assert found.headline.startswith("After 3 rounds, no protection shows an effect: even with <b>")
+
+
+def test_holding_is_measured_against_unprotected_photos(run_copy: Path) -> None:
+    """62 % failing forgeries are no success where 55 % fail without protection; the weak attacker is named."""
+    path = run_copy / "tables/metrics.parquet"
+    frame = pq.read_table(path).to_pandas()
+    bare = (frame["phase"] == "reference") & (frame["model"] == "none") & (frame["metric"] == "protection")
+    frame.loc[bare, "value"] = 0.75
+    skill = (frame["phase"] == "reference") & (frame["model"] == "none") & (frame["metric"] == "edit_success")
+    start = frame[skill & (frame["round"] == 1)].assign(round=0, judged_round=0, value=0.9)
+    frame.loc[skill, "value"] = 0.25
+    pq.write_table(pa.Table.from_pandas(pd.concat([frame, start]), preserve_index=False), path)
+    found = answer(Run.load(run_copy))
+    value = found.cells["tsdf", "retinaface"].value.value
+    assert value is not None
+    assert value < 0.75 + 0.5 * 0.25
+    assert found.cells["tsdf", "retinaface"].verdict == WORN
+    warnings = [text for text in found.more if text.startswith("Beware")]
+    assert len(warnings) == 4
+    assert (
+        "<b>mtcnn</b> its skill. Its edits of unprotected photos succeed at 25\u00a0%, 90\u00a0% at the start"
+        in warnings[1]
+    )
 
 
 def test_missing_protection_is_said_with_its_reason(run_copy: Path) -> None:
