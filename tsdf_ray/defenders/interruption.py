@@ -40,7 +40,7 @@ class InterruptionConfig(DefenderConfig):
     epochs: int = Field(1, ge=1, le=1000, description="passes over the defender's photos (paper: 30)")
     batch: int = Field(8, ge=1, le=512, description="photos per step")
     step_size: float | None = Field(
-        None, gt=0.0, le=1.0, description="sign step on the [-1, 1] scale; default epsilon / 10 (paper: 0.001)"
+        None, gt=0.0, le=1.0, description="sign step on the [-1, 1] scale; default epsilon / 5 (paper: 0.001)"
     )
     feature_steps: int = Field(3, ge=0, le=100, description="feature steps before each end-to-end step")
     momentum: float = Field(0.8, ge=0.0, lt=1.0, description="of the end-to-end gradient")
@@ -56,7 +56,7 @@ class InterruptionConfig(DefenderConfig):
     @property
     def step(self) -> float:
         """The sign step in use."""
-        return self.epsilon / 10 if self.step_size is None else self.step_size
+        return self.epsilon / 5 if self.step_size is None else self.step_size
 
 
 def input_diversity(x_BCHW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:

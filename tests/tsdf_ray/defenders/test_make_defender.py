@@ -38,7 +38,7 @@ def test_a_config_survives_json(kind: str) -> None:
 
 
 def test_defaults_follow_epsilon() -> None:
-    assert FoundConfig(epsilon=0.08).step == pytest.approx(0.008)
+    assert FoundConfig(epsilon=0.08).step == pytest.approx(0.016)
     assert FoundConfig(step_size=0.001).step == 0.001
     assert TsdfConfig(epsilon=0.05, detectors=("d",)).threshold == pytest.approx(0.04)
     assert TsdfConfig(tau=0.0, detectors=("d",)).threshold == 0.0
