@@ -1,10 +1,10 @@
 """Plays a small race in child processes and kills them: run by the chaos tests as a script of its own.
 
-    python stage.py EXECUTOR FOLDER DELAY [DELAY ...]
+    python stage.py EXECUTOR FOLDER MOMENT [MOMENT ...]
 
-Plays FOLDER/unbroken to its end, then for each delay (seconds, as a share of the unbroken run's length) a race that is
-killed with SIGKILL after it, and resumed. Imports are made once here and forked: a trial costs a race, not a start.
-Prints one JSON line per trial.
+Plays FOLDER/unbroken to its end, then for each moment a race that is killed with SIGKILL then, and resumed. A moment is
+EVENTS+SECONDS: so long after so many lines of events.jsonl, which finds the same places on a fast and a slow machine.
+Imports are made once here and forked: a trial costs a race, not a start. Prints one JSON line per trial.
 """
 
 from __future__ import annotations
@@ -39,6 +39,11 @@ def child(action: Callable[[], object]) -> int:
     os._exit(0)
 
 
+def count(path: Path) -> int:
+    """Lines of a file, 0 when it is not there yet."""
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
 def main() -> None:
     """See the module."""
     executor, folder = sys.argv[1], Path(sys.argv[2])
@@ -50,14 +55,13 @@ def main() -> None:
     def code(pid: int) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
-    began = time.monotonic()
-    unbroken = code(play(folder / "unbroken"))
-    length = time.monotonic() - began
-    print(json.dumps({"trial": "unbroken", "code": unbroken, "seconds": length}), flush=True)
-    for i, share in enumerate(float(text) for text in sys.argv[3:]):
+    print(json.dumps({"trial": "unbroken", "code": code(play(folder / "unbroken"))}), flush=True)
+    for i, (events, seconds) in enumerate(text.split("+") for text in sys.argv[3:]):
         out = folder / f"killed-{i}"
         pid = play(out)
-        time.sleep(share * length)
+        while count(out / "events.jsonl") < int(events) and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            time.sleep(0.01)
+        time.sleep(float(seconds))
         os.kill(pid, signal.SIGKILL)
         killed = code(pid)
         rounds = len(Manifest(out / "manifest.jsonl").entries) if out.exists() else 0

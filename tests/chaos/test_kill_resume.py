@@ -14,11 +14,11 @@ import pytest
 STAGE = Path(__file__).with_name("stage.py")
 
 
-def play_and_kill(executor: str, folder: Path, shares: list[float]) -> None:
-    command = [sys.executable, str(STAGE), executor, str(folder), *(f"{share:.3f}" for share in shares)]
+def play_and_kill(executor: str, folder: Path, when: list[str]) -> None:
+    command = [sys.executable, str(STAGE), executor, str(folder), *when]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     trials = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert len(trials) == 1 + len(shares), done.stderr[-2000:]
+    assert len(trials) == 1 + len(when), done.stderr[-2000:]
     assert trials[0]["code"] == 0, done.stderr[-2000:]
     unbroken = folder / "unbroken"
     for trial in trials[1:]:
@@ -38,9 +38,10 @@ def digests(run: Path) -> list[tuple[str, int, dict[str, str]]]:
     return sorted((line["match"], line["round"], line["digests"]) for line in lines)
 
 
-def moments(seed: int, count: int) -> list[float]:
-    """Shares of the unbroken run's length, drawn uniformly."""
-    return [float(share) for share in np.random.default_rng(seed).uniform(0.02, 0.98, count)]
+def moments(seed: int, count: int) -> list[str]:
+    """Drawn uniformly over the race's steps (12 and a line for the start), and within half a second after one."""
+    rng = np.random.default_rng(seed)
+    return [f"{rng.integers(0, 12)}+{rng.uniform(0.0, 0.5):.3f}" for _ in range(count)]
 
 
 @pytest.mark.timeout(600)
@@ -57,7 +58,7 @@ def test_in_process_at_ten_random_moments(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_ray_at_a_random_moment(tmp_path: Path) -> None:
-    play_and_kill("ray", tmp_path, [0.6])
+    play_and_kill("ray", tmp_path, moments(4, 1))
 
 
 @pytest.mark.ray

@@ -27,7 +27,7 @@ FEATURE_SIDE = 32
 """Mid features are compared at 32 x 32."""
 PAD_RATIO = 290 / 256
 """Input diversity pads to 290 for photos of 256; other sizes scale."""
-CACHE_BYTES = 1 << 29
+CACHE_BYTES = 1 << 27
 """Clean outputs kept at most; the oldest leave first."""
 
 Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
