@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tsdf_ray.metrics.bootstrap import interval
 from tsdf_ray.metrics.curves import derive
 from tsdf_ray.metrics.resample import KEYS, Groups, resample
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 METRICS = pa.schema(
     [

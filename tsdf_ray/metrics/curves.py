@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from tsdf_ray.metrics.bootstrap import Floats
 from tsdf_ray.metrics.persistence import area, half_life
 from tsdf_ray.metrics.resample import Groups
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REFERENCES = ("", "_initial")
 """Suffix of the metric by reference: the clean forgery by the judged generator, or by G_0."""

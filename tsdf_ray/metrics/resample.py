@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from tsdf_ray.metrics.bootstrap import Counts, Floats, photo_counts, ratio, seed_counts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEYS = ["defender", "attacker", "round", "judged_round", "step_share", "phase", "split", "model", "metric"]
 """Rows that agree in these are one group."""
@@ -30,6 +33,8 @@ class Groups:
 
 def resample(rows: pd.DataFrame, resamples: int, run_seed: int) -> Groups:
     """Estimates and bootstrap estimates of every group of `rows` over all its seeds; `rows` are never changed."""
+    from pandas import factorize  # only the driver aggregates: role processes go without pandas
+
     group_N = rows.groupby(KEYS, sort=False, dropna=False).ngroup().to_numpy()
     first = np.unique(group_N, return_index=True)[1]
     keys = rows.iloc[first][KEYS].reset_index(drop=True)
@@ -44,7 +49,7 @@ def resample(rows: pd.DataFrame, resamples: int, run_seed: int) -> Groups:
     photos_G = [""] * len(keys)
     for s, seed in enumerate(seeds):
         own = seed_N == s
-        photo_N, names = pd.factorize(rows["photo"][own], sort=True)
+        photo_N, names = factorize(rows["photo"][own], sort=True)
         cell_N = group_N[own] * len(names) + photo_N
         value_N, weight_N = rows["value"].to_numpy()[own], rows["weight"].to_numpy()[own]
         shape = (len(keys), len(names))
