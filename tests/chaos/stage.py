@@ -59,7 +59,8 @@ def main() -> None:
     for i, (events, seconds) in enumerate(text.split("+") for text in sys.argv[3:]):
         out = folder / f"killed-{i}"
         pid = play(out)
-        while count(out / "events.jsonl") < int(events) and os.waitpid(pid, os.WNOHANG) == (0, 0):
+        ended = os.WEXITED | os.WNOHANG | os.WNOWAIT  # look, without taking the exit code away
+        while count(out / "events.jsonl") < int(events) and os.waitid(os.P_PID, pid, ended) is None:
             time.sleep(0.01)
         time.sleep(float(seconds))
         os.kill(pid, signal.SIGKILL)
