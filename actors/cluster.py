@@ -39,10 +39,6 @@ def connect(address: str | None) -> Connection:
     the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Role processes of a local cluster inherit these: glibc otherwise keeps the peak of every step for good.
-    os.environ.setdefault("MALLOC_ARENA_MAX", "2")
-    os.environ.setdefault("MALLOC_TRIM_THRESHOLD_", str(8 << 20))
-    os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", str(2 << 20))
     if ray.is_initialized():
         return Connection(owned=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

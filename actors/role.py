@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 from typing import Any
 
 import ray
 
 from tsdf_ray.game.executor import StepEvent, run_step
 from tsdf_ray.game.spec import MatchSpec
+
+
+def _give_memory_back() -> None:
+    """Free heap pages go back to the system between steps: glibc would keep every step's peak, in every role."""
+    libc = ctypes.util.find_library("c")
+    trim = getattr(ctypes.CDLL(libc), "malloc_trim", None) if libc else None
+    if trim is not None:
+        trim(0)
 
 
 @ray.remote(max_restarts=0, max_task_retries=0)
@@ -23,4 +33,7 @@ class RoleActor:
 
     def run(self, step: str, round: int, *args: Any) -> tuple[Any, StepEvent]:
         """One step: its result (stays in the object store until asked for) and its event."""
-        return run_step(self._role, self._match, step, round, args)
+        try:
+            return run_step(self._role, self._match, step, round, args)
+        finally:
+            _give_memory_back()
