@@ -78,7 +78,6 @@ def cluster_supply(address: str) -> Supply:
     connection = connect(address)
     try:
         total = ray.cluster_resources()
-        largest = max((node["Resources"].get("GPU", 0.0) for node in ray.nodes() if node["Alive"]), default=0.0)
-        return Supply(total.get("CPU", 0.0), total.get("GPU", 0.0), largest)
+        return Supply(total.get("CPU", 0.0), total.get("GPU", 0.0))
     finally:
         connection.close()

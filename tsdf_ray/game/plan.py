@@ -17,8 +17,6 @@ class Supply:
 
     cpus: float
     gpus: float
-    largest_node_gpus: float | None = None
-    """GPUs of the node that has most; default: all on one node."""
 
 
 @dataclass(frozen=True)

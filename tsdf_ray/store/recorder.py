@@ -44,11 +44,8 @@ class Recorder:
             check_files(self._root, entry, "perturbations/")
             arrays, _ = read_tensors(self._root / _name("perturbations", match.id, entry.round, "safetensors"))
             published.append(materials.splits.evaluation.with_pixels(arrays["published"]))
-        pool = tuple(
-            FaceSet(stored[f"pool.{i}.pixels"], stored[f"pool.{i}.labels"], published[0].attributes, tuple(ids))
-            for i, ids in enumerate(json.loads(notes["pool"]))
-        )
-        return Standing(last, generator, pool, tuple(published))
+        pool = _pool_from(stored, notes, published[0].attributes)
+        return Standing(last, generator, tuple(pool), tuple(published))
 
     def record(self, match: MatchSpec, result: RoundResult) -> None:
         """Write the round; it exists from the moment its manifest line does."""
@@ -106,11 +103,7 @@ class Recorder:
         if result.round == 1:
             return [result.usable]
         stored, notes = read_tensors(self._root / _name("checkpoints", match.id, result.round - 1, "safetensors"))
-        earlier = [
-            FaceSet(stored[f"pool.{i}.pixels"], stored[f"pool.{i}.labels"], result.usable.attributes, tuple(ids))
-            for i, ids in enumerate(json.loads(notes["pool"]))
-        ]
-        return [*earlier, result.usable]
+        return [*_pool_from(stored, notes, result.usable.attributes), result.usable]
 
 
 def _pool_tensors(pool: list[FaceSet]) -> Tensors:
@@ -119,6 +112,14 @@ def _pool_tensors(pool: list[FaceSet]) -> Tensors:
         tensors[f"pool.{i}.pixels"] = photos.pixels_BCHW
         tensors[f"pool.{i}.labels"] = photos.labels_BA
     return tensors
+
+
+def _pool_from(stored: dict[str, np.ndarray], notes: dict[str, str], attributes: tuple[str, ...]) -> list[FaceSet]:
+    """What `_pool_tensors` and the note `pool` (ids per round) of a checkpoint stand for."""
+    return [
+        FaceSet(stored[f"pool.{i}.pixels"], stored[f"pool.{i}.labels"], attributes, tuple(ids))
+        for i, ids in enumerate(json.loads(notes["pool"]))
+    ]
 
 
 def _name(folder: str, match: str, round: int, suffix: str) -> str:
