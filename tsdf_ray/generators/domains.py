@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import AfterValidator, Field
 
 from tsdf_ray.faces.faceset import HAIR
+
+
+def _once_each(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) != len(names):
+        raise ValueError("each attribute may be named once")
+    return names
+
+
+Attributes = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_once_each)]
+"""The labels a family edits, as its config names them."""
 
 
 def groups(attributes: tuple[str, ...]) -> tuple[list[int], list[int]]:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from tsdf_ray.detectors.base import Boxes
+from tsdf_ray.detectors.geometry import iou, match
 from tsdf_ray.metrics.rows import Array
 
 SCORE = 0.7
@@ -20,30 +22,6 @@ SAME_FACE = 0.5
 """IoU from which a published box is taken for the clean one when scores are compared."""
 
 Floats = npt.NDArray[np.float64]
-
-
-def iou(a_N4: npt.NDArray[np.floating], b_M4: npt.NDArray[np.floating]) -> Floats:
-    """Intersection over union of every pair, [N, M] in [0, 1]; boxes are (x1, y1, x2, y2)."""
-    a, b = a_N4.astype(np.float64), b_M4.astype(np.float64)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    both = np.clip(high - low, 0, None).prod(2)
-    areas = [np.clip(box[:, 2:] - box[:, :2], 0, None).prod(1) for box in (a, b)]
-    union = areas[0][:, None] + areas[1][None, :] - both
-    overlap: Floats = both / np.where(union > 0, union, 1.0)
-    return overlap
-
-
-def match(clean_N4: npt.NDArray[np.floating], published_M4: npt.NDArray[np.floating], overlap: float) -> int:
-    """True positives: each published box, best first, takes the free clean box it overlaps most, IoU >= `overlap`."""
-    overlaps_MN = iou(published_M4, clean_N4)
-    taken = 0
-    for row in overlaps_MN:
-        best = int(row.argmax()) if row.size else -1
-        if best >= 0 and row[best] >= overlap:
-            overlaps_MN[:, best] = -1.0
-            taken += 1
-    return taken
 
 
 def detection_measures(clean: Sequence[Boxes], published: Sequence[Boxes]) -> dict[str, Array | tuple[Array, Array]]:
@@ -59,7 +37,7 @@ def detection_measures(clean: Sequence[Boxes], published: Sequence[Boxes]) -> di
     measures: dict[str, Array | tuple[Array, Array]] = {}
     for suffix, overlap in OVERLAPS.items():
         pairs = zip(kept_clean, kept_published, strict=True)
-        tp = np.array([match(a, b, overlap) for a, b in pairs], dtype=np.float64)
+        tp = np.array([len(match(b, a, overlap)) for a, b in pairs], dtype=np.float64)
         fp, fn = found - tp, faces - tp
         # A photo without a clean box is left out of DUQ: it has no face to hide, its false boxes nothing to flood.
         measures |= {
@@ -79,20 +57,22 @@ def detection_measures(clean: Sequence[Boxes], published: Sequence[Boxes]) -> di
     }
 
 
-def _above(boxes: Boxes, score: float) -> npt.NDArray[np.float32]:
-    kept: npt.NDArray[np.float32] = boxes.boxes_N4[boxes.scores_N > score].cpu().numpy()
-    return kept
+def _above(boxes: Boxes, score: float) -> torch.Tensor:
+    return boxes.boxes_N4[boxes.scores_N > score].double()
 
 
 def _score_change(clean: Boxes, published: Boxes) -> float:
     """Sum over the clean boxes of the score of the same face on the published photo minus the clean score."""
     faces = clean.scores_N > SCORE
-    scores = published.scores_N.cpu().numpy().astype(np.float64)
-    same = iou(clean.boxes_N4[faces].cpu().numpy(), published.boxes_N4.cpu().numpy()) >= SAME_FACE
-    after = np.where(same, scores[None, :], 0.0).max(1, initial=0.0)
-    return float((after - clean.scores_N[faces].cpu().numpy().astype(np.float64)).sum())
+    same_NM = iou(clean.boxes_N4[faces].double(), published.boxes_N4.double()) >= SAME_FACE
+    if not same_NM.numel():
+        return -float(clean.scores_N[faces].double().sum())
+    after_N = torch.where(same_NM, published.scores_N.double(), 0.0).amax(1)
+    return float((after_N - clean.scores_N[faces].double()).sum())
 
 
 def paired_iou(a_N4: npt.NDArray[np.floating], b_N4: npt.NDArray[np.floating]) -> Floats:
     """IoU of box n of the one list with box n of the other, [N]."""
-    return np.array([iou(a[None], b[None])[0, 0] for a, b in zip(a_N4, b_N4, strict=True)], dtype=np.float64)
+    a, b = (torch.from_numpy(boxes.astype(np.float64))[:, None] for boxes in (a_N4, b_N4))
+    overlap: Floats = iou(a, b)[:, 0, 0].numpy()
+    return overlap

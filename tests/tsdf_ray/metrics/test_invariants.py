@@ -14,7 +14,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from tsdf_ray.detectors.base import Boxes
 from tsdf_ray.metrics import ROWS, Stage, make_rows, restage
-from tsdf_ray.metrics.detection import detection_measures, iou
+from tsdf_ray.metrics.detection import detection_measures
 from tsdf_ray.metrics.interruption import interruption_measures, l2_mask, region
 from tsdf_ray.metrics.persistence import area, half_life
 from tsdf_ray.metrics.visibility import psnr, similarity_measures, ssim
@@ -58,21 +58,6 @@ def test_counts_add_up(seed: int, clean: int, published: int) -> None:
         assert tp + fn == clean
         assert 0 <= tp <= min(clean, published)
     assert found["tp"][0] <= found["tp_50"][0]
-
-
-@UNHURRIED
-@given(SEEDS)
-def test_iou_is_symmetric_and_one_on_itself(seed: int) -> None:
-    a, b = random_boxes(seed, 4).boxes_N4.numpy(), random_boxes(seed + 1, 3).boxes_N4.numpy()
-    np.testing.assert_allclose(iou(a, b), iou(b, a).T)
-    np.testing.assert_allclose(np.diag(iou(a, a)), 1)
-    assert (iou(a, b) >= 0).all()
-    assert iou(a, a[:0]).shape == (4, 0)
-
-
-def test_degenerate_boxes_overlap_nothing() -> None:
-    point = np.array([[3.0, 3, 3, 3]])
-    assert iou(point, point)[0, 0] == 0
 
 
 @UNHURRIED
