@@ -21,9 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from face_lists import ATTRIBUTES, CACHE, ROOT, corrected, excluded, split_of
 from PIL import Image
-from sample_photos import ATTRIBUTES, CACHE, ROOT, square
-from split_faces import SURE, corrected, excluded, split_of
+from sample_photos import square
+from split_faces import SURE
 
 from tsdf_ray.detectors import load_detector
 

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from face_lists import ATTRIBUTES
 from PIL import Image
 from torch.nn import functional as F
 
-ROOT = Path(__file__).resolve().parents[1]
-CACHE = ROOT / ".cache"
-ATTRIBUTES = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male")
 STORED = 144
 """Side in pixels at which photos are kept in memory: a little more than the 128 px that random views sample."""
 

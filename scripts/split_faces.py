@@ -3,43 +3,21 @@
     python scripts/split_faces.py
 
 The split depends on the face's number alone, so that no later change of labels or filters can move a face from a
-training set into the sample: of every ten numbers five are the sample's, three the editor's, two the judge's. Reads
+training set into the sample: of every ten numbers below 7,000 five are the sample's, three the editor's, two the
+judge's; from 7,000 on all are the editor's. Reads
 `.cache/synthetic_labels.parquet` and what was set right by eye (`corrected_labels.txt`), leaves out ambiguous labels
 and `excluded_faces.txt`; writes `.cache/synthetic_splits.parquet` (id, split, and a 0/1 column per attribute).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from sample_photos import ATTRIBUTES, CACHE, ROOT
+from face_lists import ATTRIBUTES, CACHE, SPLITS, corrected, excluded, split_of
 
-SPLITS = (*["sample"] * 5, *["editor"] * 3, *["judge"] * 2)
 SURE = {"sample": (0.6, 0.8), "editor": (0.45, 0.65), "judge": (0.5, 0.7)}
 """Least probability of the hair colour, and of the sex: the sample's labels must be right, training wants many."""
-
-
-def split_of(face: str) -> str:
-    """The use of a face, by its six-digit number."""
-    return SPLITS[int(face) % len(SPLITS)]
-
-
-def excluded() -> set[str]:
-    """Numbers in scripts/excluded_faces.txt (children, broken pictures); none when the list is not there yet."""
-    path: Path = ROOT / "scripts" / "excluded_faces.txt"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return {line.split()[0].zfill(6) for line in lines if line.strip() and not line.startswith("#")}
-
-
-def corrected() -> dict[str, tuple[int, ...]]:
-    """Number -> Black_Hair, Blond_Hair, Brown_Hair, Male as a person set them in `corrected_labels.txt`."""
-    lines = (ROOT / "scripts" / "corrected_labels.txt").read_text().splitlines()
-    rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
-    colours = ("black", "blond", "brown")
-    return {face: (*(int(hair == colour) for colour in colours), int(sex == "m")) for face, hair, sex in rows}
 
 
 def main() -> None:

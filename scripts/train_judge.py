@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
+from face_lists import ATTRIBUTES, CACHE, ROOT, corrected, excluded, split_of
 from PIL import Image
-from sample_photos import ATTRIBUTES, CACHE, ROOT, celeba_photos, celeba_table, draw_views, load, to_square
-from split_faces import corrected, excluded, split_of
+from sample_photos import celeba_photos, celeba_table, draw_views, load, to_square
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from sample_photos import ATTRIBUTES, CACHE, celeba_photos, celeba_table, draw_views, load, to_square
+from face_lists import ATTRIBUTES, CACHE
+from sample_photos import celeba_photos, celeba_table, draw_views, load, to_square
 from torch import nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
