@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +21,11 @@ from tsdf_ray import protection as module
 from tsdf_ray.armour import Armour
 from tsdf_ray.cli import app
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
-from tsdf_ray.detectors import Boxes, load_detector
+from tsdf_ray.detectors import Boxes
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.faces import FaceSet, load_photo
 from tsdf_ray.protection import protect
-from tsdf_ray.regions import Region, centre_square, face_regions, frame, stretch
+from tsdf_ray.regions import frame
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
 SIZE = 32
@@ -248,12 +247,6 @@ def test_photo_without_a_face(folder: Path, tmp_path: Path, ready: Callable[...,
     assert a[:, 15:105].any()
 
 
-def test_the_second_detector_helps_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = picture(100, 100)
-    assert face_regions(image, [Placed(), Placed(ONE)]) == face_regions(image, [Placed(ONE)])  # type: ignore[list-item]
-    assert face_regions(image, [Placed()]) == []  # type: ignore[list-item]
-
-
 def bad_folder(folder: Path) -> None:
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "page.jpg").write_text("<!DOCTYPE html><html></html>")
@@ -363,46 +356,3 @@ def test_command_line(folder: Path, tmp_path: Path, ready: Callable[..., None]) 
     assert again.exit_code == 2
     assert "overwrites nothing" in again.stderr
     assert "Traceback" not in again.output
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(1, 40), st.integers(1, 300))
-def test_stretch_keeps_values_and_order(size: int, side: int) -> None:
-    steps = np.arange(3 * size * size, dtype=np.int16).reshape(3, size, size)
-    large = stretch(steps, side)
-    assert large.shape == (side, side, 3)
-    assert set(np.unique(large)) <= set(np.unique(steps))
-    assert (np.diff(large[:, :, 0].astype(int), axis=0) >= 0).all()
-    if side % size == 0:
-        assert (large[:: side // size, :: side // size].transpose(2, 0, 1) == steps).all()
-
-
-@pytest.mark.parametrize(("height", "width"), [(16, 3000), (3000, 16), (64, 64), (40, 50), (1500, 2000)])
-def test_any_shape_can_be_looked_at(height: int, width: int) -> None:
-    found = face_regions(picture(height, width), [load_detector("retinaface")])
-    assert all(region.left + region.side <= width and region.top + region.side <= height for region in found)
-    side = min(height, width)
-    assert centre_square(picture(height, width)) == Region((width - side) // 2, (height - side) // 2, side)
-
-
-@pytest.mark.assets
-def test_real_detectors_find_and_frame_faces(assets: Path) -> None:
-    """Frames look like the aligned photos they were taken from, at several sizes and places."""
-    paths = sorted((assets / "synthetic-faces" / "images").glob("*.jpg"))[:6]
-    detectors = [load_detector(name) for name in module.LOCATORS]
-    for path, side in zip(itertools.cycle(paths), (96, 128, 192, 300, 500, 900), strict=False):
-        face = Image.fromarray(load_photo(path)).resize((side, side), Image.Resampling.BICUBIC)
-        canvas = Image.fromarray(picture(side + 150, side + 310))
-        canvas.paste(face, (200, 90))
-        best = face_regions(np.asarray(canvas), detectors)[0]
-        assert abs(best.side - side) < 0.25 * side
-        assert abs(best.left + best.side / 2 - 200 - side / 2) < 0.15 * side
-        assert abs(best.top + best.side / 2 - 90 - side / 2) < 0.15 * side
-
-
-@pytest.mark.assets
-def test_crowd(assets: Path) -> None:
-    photo = load_photo(assets / "photos" / "11_Meeting_Meeting_11_Meeting_Meeting_11_26.jpg")
-    found = face_regions(photo, [load_detector("retinaface")])
-    assert len(found) >= 2
-    assert [region.side for region in found] == sorted((region.side for region in found), reverse=True)
