@@ -21,7 +21,8 @@ import tsdf_ray.api as api
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Manifest
 
-CHANGES = ("faces.counts={defender: 8, attacker: 16, evaluation: 6}", "attackers.mtcnn.collect.photos=8",
+CHANGES = ("faces.counts={defender: 8, attacker: 16, evaluation: 6}",
+           "attackers.mtcnn.collect={photos: 8, pool: cumulative}",
            "attackers.mtcnn.retrain.train={steps: 4, batch: 4}")  # fmt: skip
 
 
