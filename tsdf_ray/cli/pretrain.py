@@ -25,7 +25,7 @@ def pretrain(
     data: Annotated[Path | None, typer.Option("--data", help="Folder or file of the source.")] = None,
     photos: Annotated[int, typer.Option("--photos", min=1, help="How many photos to train on.")] = 1000,
     size: Annotated[int, typer.Option("--size", min=32, max=1024, help="Side of the photos in pixels.")] = 128,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Generator steps.")] = 20_000,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Generator steps.")] = 7_000,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Photos per step.")] = 16,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of every draw.")] = 0,
     changes: Annotated[

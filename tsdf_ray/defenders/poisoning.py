@@ -56,7 +56,7 @@ class PoisonConfig(ObjectiveConfig):
     universal: bool = Field(
         False, description="poison inside w, learned per batch in stage 1's loop, instead of one delta per photo"
     )
-    batch: int = Field(32, ge=1, le=256, description="photos optimised at once, each on its own")
+    batch: int = Field(16, ge=1, le=256, description="photos optimised at once, each on its own")
 
     def step_size(self, epsilon: float) -> float:
         """The step in use."""

@@ -26,6 +26,7 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
     Raises UserError (photos missing, bad or too few; weights missing or not fitting the photos).
     """
     family = load_family(scenario.generator)
+    family.check_side(scenario.faces.size, "faces.size")
     splits = load_splits(scenario.faces, seed, family.attributes)
     for name, attacker in scenario.attackers.items():
         try:

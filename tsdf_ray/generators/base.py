@@ -17,6 +17,8 @@ import torch
 from pydantic import BaseModel
 from torch import nn
 
+from tsdf_ray.errors import UserError
+
 Tensors = dict[str, npt.NDArray[np.generic]]
 """Weights as numpy arrays: they cross process borders without a copy; names are `part.official_name`."""
 
@@ -29,6 +31,8 @@ class Family(ABC):
     """The frozen config it is built from: `Family(config)`."""
     frozen_parts: ClassVar[tuple[str, ...]] = ()
     """Parts that only serve the loss and are never trained with it."""
+    side_multiple: int = 1
+    """Photos' sides must be multiples of this, and at least twice it."""
     attributes: tuple[str, ...]
     parts: dict[str, nn.Module]
     """generator, discriminator, and what else its loss needs (frozen parts too); the prefix of tensor names."""
@@ -69,6 +73,7 @@ class Family(ABC):
         x_BCHW: torch.Tensor,
         own_BA: torch.Tensor,
         target_BA: torch.Tensor,
+        rng: torch.Generator,
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Loss terms (scalars) of one generator step, already weighted: their sum is minimised.
@@ -79,6 +84,15 @@ class Family(ABC):
     @abstractmethod
     def config_json(self) -> str:
         """The family's frozen config as JSON: with it and the tensors the family can be built again."""
+
+    def check_side(self, side: int, key: str) -> None:
+        """Raises UserError, naming the config `key`, when photos of this side do not fit the networks."""
+        step = self.side_multiple
+        if side % step or side < 2 * step:
+            raise UserError(
+                f"{key}: {side} does not fit the generator {self.name}, which wants a multiple of {step} from "
+                f"{2 * step} on; try {max(2 * step, round(side / step) * step)}"
+            )
 
     def tensors(self, parts: tuple[str, ...] | None = None) -> Tensors:
         """A copy of all weights (or of some parts') as `part.name` -> numpy array."""

@@ -35,18 +35,18 @@ NAMES = ("pretrain",)
 
 
 class LongTrainConfig(TrainConfig):
-    """`TrainConfig` with the defaults of a training from scratch."""
+    """`TrainConfig` with the defaults of a training from scratch: the shipped editor's."""
 
-    steps: int = Field(20_000, ge=0, le=10_000_000, description="generator steps")
-    learning_rate: float = Field(3e-4, gt=0.0, le=1.0, description="Adam's step size, of the generator")
+    steps: int = Field(7_000, ge=0, le=10_000_000, description="generator steps")
+    learning_rate: float = Field(5e-4, gt=0.0, le=1.0, description="Adam's step size, of the generator")
     discriminator_rate: float = Field(
-        1.0, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
+        0.5, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
     )
-    balance: float = Field(
-        0.5, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
+    decay_share: float = Field(
+        0.3, ge=0.0, le=1.0, description="last share of the steps, over which both step sizes fall linearly to 0"
     )
     ema_decay: float | None = Field(
-        0.998, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
+        0.999, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
     )
 
 
@@ -61,7 +61,7 @@ class PretrainConfig(BaseModel):
     )
     train: LongTrainConfig = Field(LongTrainConfig(), description="steps, batch, optimiser, moving average, precision")
     seed: int = Field(0, ge=0, description="run seed")
-    small_steps: int = Field(0, ge=0, description="first steps made at half the photos' side, four times as fast")
+    small_steps: int = Field(1000, ge=0, description="first steps made at half the photos' side, four times as fast")
     classifier_steps: int = Field(
         1500, ge=0, description="steps for the frozen classifier of the loss, where there is one"
     )
@@ -121,6 +121,8 @@ def pretrain(
         raise UserError(f"{out}: holds a training already; resume it or name another folder")
     family = config.fresh()
     trainer = Trainer(family, faces, config.train, config.seed, NAMES)
+    if config.small_steps:
+        family.check_side(faces.size // 2, "pretrain: small_steps trains at half the side, which")
     made = _restore(state, trainer, config, faces) if resume else 0
     out.mkdir(parents=True, exist_ok=True)
     if not resume:

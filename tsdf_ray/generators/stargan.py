@@ -11,10 +11,11 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
 from tsdf_ray.generators.base import Family
+from tsdf_ray.generators.domains import Attributes
 
 
 class StarGANConfig(BaseModel):
@@ -22,8 +23,8 @@ class StarGANConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    attributes: tuple[str, ...] = Field(
-        ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"), min_length=1, description="labels it edits"
+    attributes: Attributes = Field(
+        ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"), description="labels it edits"
     )
     width: int = Field(64, ge=4, le=512, description="channels of the first layer (published name: conv_dim)")
     blocks: int = Field(6, ge=1, le=32, description="residual blocks")
@@ -35,13 +36,6 @@ class StarGANConfig(BaseModel):
     classification_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the label terms")
     cycle_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
     penalty_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of the gradient penalty (wgan-gp)")
-
-    @field_validator("attributes")
-    @classmethod
-    def _unique(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("each attribute may be named once")
-        return value
 
     @model_validator(mode="after")
     def _divides(self) -> StarGANConfig:
@@ -141,6 +135,7 @@ class StarGAN(Family):
 
     name: ClassVar[str] = "stargan"
     config_class: ClassVar[type[BaseModel]] = StarGANConfig
+    side_multiple = 4
 
     def __init__(self, config: StarGANConfig | None = None) -> None:
         self.config = config or StarGANConfig()
@@ -196,6 +191,7 @@ class StarGAN(Family):
         x_BCHW: torch.Tensor,
         own_BA: torch.Tensor,
         target_BA: torch.Tensor,
+        rng: torch.Generator,
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         config = self.config

@@ -40,13 +40,16 @@ class TrainConfig(BaseModel):
     )
     betas: tuple[Rate, Rate] = Field((0.5, 0.99), description="Adam's decay rates")
     discriminator_steps: int = Field(1, ge=1, le=100, description="discriminator steps per generator step")
+    decay_share: float = Field(
+        0.5, ge=0.0, le=1.0, description="last share of the steps, over which both step sizes fall linearly to 0"
+    )
     ema_decay: float | None = Field(
         None, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
     )
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the passes (autocast)")
     flips: bool = Field(True, description="mirror photos at random")
     balance: float = Field(
-        0.0, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
+        0.5, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
     )
 
 
@@ -81,11 +84,12 @@ class Trainer:
     def __init__(
         self, family: Family, faces: FaceSet, config: TrainConfig, run_seed: int, names: tuple[str | int, ...]
     ) -> None:
-        """Raises UserError when there are fewer photos than one batch, or their attributes are not the family's."""
+        """Raises UserError: fewer photos than a batch, attributes that are not the family's, a side it cannot take."""
         if len(faces) < config.batch:
             raise UserError(f"training: {len(faces)} photos are fewer than one batch of {config.batch}; lower `batch`")
         if faces.attributes != family.attributes:
             raise UserError(f"training: photos carry {faces.attributes}, {family.name} wants {family.attributes}")
+        family.check_side(faces.size, "training: the photos' side")
         self.family, self.config = family, config
         self.generator, self.discriminator = family.parts["generator"], family.parts["discriminator"]
         for part, module in family.parts.items():
@@ -110,6 +114,7 @@ class Trainer:
 
         Raises MatchFailed, naming step and term, when a term is not finite; the step's update is then not made.
         """
+        self._set_rates(step)
         terms: dict[str, float] = {}
         for critic in range(self.config.discriminator_steps):
             rng = torch_rng(self._seed, "step", step, critic)
@@ -121,10 +126,20 @@ class Trainer:
                 losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
             terms |= self._descend(step, losses, self.discriminator_optimiser)
         with self._precision():
-            losses = self.family.generator_loss(x_BCHW, own_BA, target_BA, fake_BCHW)
+            losses = self.family.generator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
         terms |= self._descend(step, losses, self.generator_optimiser)
         self._update_average(step)
         return terms
+
+    def _set_rates(self, step: int) -> None:
+        falling = self.config.decay_share * self.config.steps
+        factor = min(1.0, (self.config.steps - step) / falling) if falling else 1.0
+        rate = self.config.learning_rate * factor
+        for optimiser, scale in (
+            (self.generator_optimiser, 1.0),
+            (self.discriminator_optimiser, self.config.discriminator_rate),
+        ):
+            optimiser.param_groups[0]["lr"] = rate * scale
 
     def _draw(self, rng: torch.Generator, shrink: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index = torch.multinomial(self._chance_N, self.config.batch, generator=rng)

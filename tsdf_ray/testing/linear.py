@@ -65,6 +65,7 @@ class LinearFamily(Family):
         x_BCHW: torch.Tensor,
         own_BA: torch.Tensor,
         target_BA: torch.Tensor,
+        rng: torch.Generator,
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         fake_BCHW = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW

@@ -15,7 +15,7 @@ TINY_SIZE = 32
 
 def tiny_editor(seed: int) -> Editor:
     """An untrained light editor of few channels, whose edits are clearly visible; equal for equal seeds."""
-    config = EditorConfig(shrink=1, stem_width=8, width=8, blocks=1, discriminator_widths=(8, 8, 8), classifier_width=4)
+    config = EditorConfig(widths=(8, 8), blocks=1, discriminator_widths=(8, 8, 8), classifier_width=4)
     editor = fresh_family(Editor, config, seed, "tiny")
     assert isinstance(editor, Editor)
     with torch.no_grad():

@@ -23,8 +23,7 @@ def editor(seed: int = 0) -> Editor:
         return Editor(
             EditorConfig(
                 attributes=("Black_Hair", "Blond_Hair", "Male"),
-                stem_width=4,
-                width=4,
+                widths=(4, 4),
                 blocks=1,
                 discriminator_widths=(4, 4),
                 classifier_width=4,

@@ -104,6 +104,7 @@ MISTAKES = {
     "more GPUs than exist": (["--set", "resources.gpus_per_match=64"], ["gpus_per_match", "64 asked for", "lower it"]),
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024", "lower it"]),
     "more photos than exist": (["--set", "faces.counts.attacker=500"], ["photos asked for", "lower faces.counts"]),
+    "size the generator cannot take": (["--set", "faces.size=70"], ["faces.size: 70", "multiple of 8", "try 72"]),
     "unknown generator": (["--set", "generator=no-such-weights"], ["no-such-weights"]),
     "too few photos": (["--set", "rounds=3"], ["attackers.b.collect.photos", "need 12", "lower"]),
     "unknown judge": (["--set", "judge=no-such-weights"], ["no-such-weights"]),

@@ -17,7 +17,7 @@ from tsdf_ray.generators.pretrain import Progress
 from tsdf_ray.testing.tiny import tiny_faces
 
 TINY = (
-    "settings={stem_width: 8, width: 8, blocks: 1, discriminator_widths: [8, 8], classifier_width: 4}",
+    "settings={widths: [8, 8], blocks: 1, discriminator_widths: [8, 8], classifier_width: 4}",
     "classifier_steps=2",
     "train.precision=float32",
 )
@@ -68,7 +68,7 @@ def test_train_then_resume(data: Path, tmp_path: Path) -> None:
             "--set train.learning_rate=0: train.learning_rate: must be greater than 0",
         ),
         (["--set", "sed=1"], "--set sed=1: sed"),
-        (["--set", "settings.width=0"], "width"),
+        (["--set", "settings.widths=[8, 0]"], "widths"),
         (["--photos", "5000"], "lower"),
     ],
 )

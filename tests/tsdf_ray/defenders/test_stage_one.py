@@ -60,7 +60,7 @@ def test_noise_is_uniform_and_its_own_per_photo_and_round() -> None:
 
 def test_interruption_breaks_more_than_noise() -> None:
     photos = dark_photos_with_a_bright_cell(8)
-    family = Editor(EditorConfig(stem_width=8, width=8, blocks=1, classifier_width=4, discriminator_widths=(4, 4)))
+    family = Editor(EditorConfig(widths=(8, 8), blocks=1, classifier_width=4, discriminator_widths=(4, 4)))
     with torch.no_grad():
         for parameter in family.parts["generator"].parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch_rng(1, "editor")) * 0.3)
@@ -137,7 +137,7 @@ def test_input_diversity_lets_gradients_through() -> None:
 
 def test_bfloat16_finds_nearly_the_same_direction() -> None:
     photos = dark_photos_with_a_bright_cell(8)
-    family = Editor(EditorConfig(stem_width=8, width=8, blocks=1, classifier_width=4, discriminator_widths=(4, 4)))
+    family = Editor(EditorConfig(widths=(8, 8), blocks=1, classifier_width=4, discriminator_widths=(4, 4)))
     config = FoundConfig(batch=8)
     full, half = (
         learn_universal(config, _knowledge(family, photos, precision)) for precision in ("float32", "bfloat16")

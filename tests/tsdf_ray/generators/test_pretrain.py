@@ -17,9 +17,7 @@ from tsdf_ray.generators.editor import EditorConfig
 from tsdf_ray.testing.tiny import TINY_SIZE, tiny_faces
 
 SETTINGS = {
-    "shrink": 1,
-    "stem_width": 8,
-    "width": 8,
+    "widths": (8, 8),
     "blocks": 1,
     "discriminator_widths": (8, 8),
     "classifier_width": 4,
@@ -99,10 +97,9 @@ def test_the_classifier_learns_labels_that_are_in_the_picture() -> None:
     pixels = faces.pixels_BCHW // 4
     for i, label in enumerate(faces.labels_BA):
         pixels[i, int(label[:3].argmax())] += 100  # the hair colour tints the picture
-        pixels[i, :, ::2] += 80 * label[3]  # stripes
-        pixels[i, :, 1::4] //= 1 + label[3]
+        pixels[i, :, :, : pixels.shape[-1] // 2] += 80 * label[3]  # one half is brighter
     faces = faces.with_pixels(pixels)
-    family = fresh_family(Editor, EditorConfig(stem_width=8, width=8, blocks=1, classifier_width=8), 0)
+    family = fresh_family(Editor, EditorConfig(widths=(8, 8), blocks=1, classifier_width=8), 0)
     module = family.parts["classifier"]
     train_classifier(module, faces, 100, 0, learning_rate=1e-2)
     with torch.no_grad():

@@ -85,7 +85,7 @@ def test_terms_and_where_their_gradients_go(adversarial: str, terms: set[str]) -
     assert all(p.grad is None for p in family.generator.parameters())
     assert all(p.grad is not None for p in family.discriminator.parameters())
     family.discriminator.requires_grad_(False)
-    losses = family.generator_loss(x, own, target)
+    losses = family.generator_loss(x, own, target, torch.Generator())
     assert set(losses) == {"g_adversarial", "g_classification", "g_cycle"}
     sum(losses.values()).backward()  # type: ignore[union-attr]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in family.generator.parameters())

@@ -12,7 +12,7 @@ from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.generators import Family, StarGAN, StarGANConfig, TrainConfig, Trainer, fresh_family, restart, train
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
-QUICK = TrainConfig(steps=4, batch=4)
+QUICK = TrainConfig(steps=4, batch=4, decay_share=0.0)
 
 
 def tiny_stargan() -> Family:
@@ -105,6 +105,18 @@ def test_a_loss_that_is_not_finite_ends_the_match_with_its_name(part: str, term:
         next(family.parts[part].parameters()).fill_(float("nan"))
     with pytest.raises(MatchFailed, match=rf"editor: loss term {term} became nan at step 0"):
         train(family, tiny_faces(8), QUICK, 0, ())
+
+
+def test_step_sizes_fall_to_zero_over_the_last_share_of_the_steps() -> None:
+    config = TrainConfig(steps=8, batch=4, learning_rate=1e-3, discriminator_rate=0.5, decay_share=0.5)
+    trainer = Trainer(tiny_editor(0), tiny_faces(8), config, 0, ())
+    rates = []
+    for step in range(8):
+        trainer.step(step)
+        rates.append([o.param_groups[0]["lr"] for o in (trainer.generator_optimiser, trainer.discriminator_optimiser)])
+    generator, discriminator = zip(*rates, strict=True)
+    assert generator == pytest.approx([1e-3] * 5 + [0.75e-3, 0.5e-3, 0.25e-3])
+    assert discriminator == pytest.approx([rate / 2 for rate in generator])
 
 
 def test_too_few_photos_and_other_attributes_are_refused() -> None:
