@@ -8,17 +8,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge, to_budget
+from tsdf_ray.defenders.cmua import Cmua, CmuaConfig
 from tsdf_ray.defenders.found import Found, FoundConfig
 from tsdf_ray.defenders.interruption import InterruptionConfig
 from tsdf_ray.defenders.noise import Noise
 from tsdf_ray.defenders.none import NoDefence
+from tsdf_ray.defenders.pgd import Pgd, PgdConfig
 from tsdf_ray.defenders.poisoning import PoisonConfig
 from tsdf_ray.defenders.separation import ShareConfig, separation_mask
 from tsdf_ray.defenders.tsdf import Tsdf, TsdfConfig
 from tsdf_ray.errors import UserError
 from tsdf_ray.registry import look_up
 
-DEFENDERS: dict[str, type[Defender]] = {defence.name: defence for defence in (NoDefence, Noise, Found, Tsdf)}
+DEFENDERS: dict[str, type[Defender]] = {defence.name: defence for defence in (NoDefence, Noise, Pgd, Cmua, Found, Tsdf)}
 """Built-in defences by the name a scenario uses (`kind`)."""
 
 
@@ -39,6 +41,8 @@ def make_defender(kind: str, config: Mapping[str, Any] | DefenderConfig | None =
 
 __all__ = [
     "DEFENDERS",
+    "Cmua",
+    "CmuaConfig",
     "DefenceState",
     "Defender",
     "DefenderConfig",
@@ -48,6 +52,8 @@ __all__ = [
     "Knowledge",
     "NoDefence",
     "Noise",
+    "Pgd",
+    "PgdConfig",
     "PoisonConfig",
     "ShareConfig",
     "Tsdf",

@@ -8,7 +8,7 @@ weights that favour the generator disrupted least. One code serves a universal w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,18 +17,14 @@ import torch.nn.functional as F
 from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenderConfig, Knowledge
+from tsdf_ray.defenders.forgeries import Forgeries, Visit, at_feature_size, mean_square
 from tsdf_ray.errors import MatchFailed
-from tsdf_ray.faces.edits import draw_edits
+from tsdf_ray.faces.edits import all_edits, draw_edits
 from tsdf_ray.faces.faceset import FaceSet
-from tsdf_ray.generators.base import Family
 from tsdf_ray.randomness import torch_rng
 
-FEATURE_SIDE = 32
-"""Mid features are compared at 32 x 32."""
 PAD_RATIO = 290 / 256
 """Input diversity pads to 290 for photos of 256; other sizes scale."""
-CACHE_BYTES = 1 << 27
-"""Clean outputs kept at most; the oldest leave first."""
 
 Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """(w, photo indices) -> w: what may happen between the feature steps and the end-to-end step of a batch."""
@@ -51,12 +47,33 @@ class InterruptionConfig(DefenderConfig):
     output_weight: float = Field(0.7, ge=0.0, le=100.0, description="of the output's change in the end-to-end step")
     feature_weight: float = Field(0.3, ge=0.0, le=100.0, description="of the features' change in the end-to-end step")
     loss_memory: float = Field(0.9, ge=0.0, lt=1.0, description="decay of the running loss behind the model weights")
-    temperature: float = Field(0.1, gt=0.0, le=100.0, description="of the softmax over models; large: equal weights")
+    temperature: float = Field(0.1, gt=0.0, le=1e9, description="of the softmax over models; large: equal weights")
 
     @property
     def step(self) -> float:
         """The sign step in use."""
         return self.epsilon / 5 if self.step_size is None else self.step_size
+
+
+def output_alone(epsilon: float, step_size: float, batch: int) -> InterruptionConfig:
+    """Plain steps on the sum over generators of MSE(G(x'), G(x)): what the published baselines maximise."""
+    return InterruptionConfig(
+        epsilon=epsilon,
+        batch=batch,
+        step_size=step_size,
+        momentum=0.0,
+        diversity=False,
+        output_weight=1.0,
+        feature_weight=0.0,
+        temperature=1e9,
+    )
+
+
+def edits_in_turn(labels_BA: torch.Tensor, attributes: tuple[str, ...], step: int) -> torch.Tensor:
+    """Of each photo the edit number `step`, counted round and round: float32 [B, A]. Edits as in evaluation: a photo
+    is never asked for what it shows already."""
+    own = [all_edits(row[None], attributes).target_PA for row in labels_BA]
+    return torch.stack([target_PA[step % len(target_PA)] for target_PA in own])
 
 
 def input_diversity(x_BCHW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
@@ -92,72 +109,19 @@ def model_weights(running_MR: torch.Tensor, temperature: float) -> torch.Tensor:
     return (running_MR / temperature).softmax(dim=0)
 
 
-@dataclass(frozen=True)
-class Clean:
-    """What one generator makes of clean photos: forgeries [B, 3, S, S], mid features [B, F, 32, 32]."""
-
-    output_BCHW: torch.Tensor
-    features_BFHW: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One batch: indices of its photos, the conditions drawn for them [B, A], and the clean side by generator."""
-
-    index: tuple[int, ...]
-    c_BA: torch.Tensor
-    clean: Mapping[str, Clean]
-
-
-class Interruption:
+class Interruption(Forgeries):
     """Photos with their clean forgeries (each computed once), and the two kinds of steps on any w."""
 
     def __init__(self, config: InterruptionConfig, knowledge: Knowledge, photos: FaceSet) -> None:
-        if not knowledge.generators:
-            raise MatchFailed("interruption needs a generator to learn against, the defender's knowledge has none")
+        super().__init__(knowledge, photos)
         self.config = config
-        self.families: Mapping[str, Family] = knowledge.generators
-        self.device = device_of(next(iter(self.families.values())))
-        self.half = knowledge.precision == "bfloat16"
-        self.x_BCHW = photos.images().to(self.device)
-        self._clean: dict[tuple[str, int, bytes], Clean] = {}
-        self._bytes = 0
-
-    def visit(self, index: Sequence[int], c_BA: torch.Tensor) -> Visit:
-        """Photos `index` under conditions `c_BA`, with their clean forgeries and features."""
-        c_BA = c_BA.to(self.device)
-        keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
-        found: dict[str, Clean] = {}
-        for name, family in self.families.items():
-            missing = [b for b, key in enumerate(keys) if (name, *key) not in self._clean]
-            fresh: dict[int, Clean] = {}
-            if missing:
-                photos = self.x_BCHW[[index[b] for b in missing]]
-                with torch.no_grad(), self._autocast():
-                    out, mid = family.edit_and_features(photos, c_BA[missing])
-                out, mid = out.float(), at_feature_size(mid)
-                fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
-            rows = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
-            found[name] = Clean(
-                torch.stack([row.output_BCHW for row in rows]), torch.stack([row.features_BFHW for row in rows])
-            )
-            for b, row in fresh.items():
-                self._keep((name, *keys[b]), row)
-        return Visit(tuple(index), c_BA, found)
-
-    def _keep(self, key: tuple[str, int, bytes], row: Clean) -> None:
-        self._clean[key] = Clean(row.output_BCHW.clone(), row.features_BFHW.clone())
-        self._bytes += row.output_BCHW.nbytes + row.features_BFHW.nbytes
-        while self._bytes > CACHE_BYTES:
-            oldest = self._clean.pop(next(iter(self._clean)))
-            self._bytes -= oldest.output_BCHW.nbytes + oldest.features_BFHW.nbytes
 
     def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
         w = w.detach().requires_grad_()
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, family in self.families.items():
-            with self._autocast():
+            with self.autocast():
                 mid = family.features(self._perturbed(w, visit, rng), visit.c_BA)
             pairs.append((at_feature_size(mid), visit.clean[name].features_BFHW))
         if self.config.feature_loss == "summed":
@@ -173,12 +137,13 @@ class Interruption:
         w = w.detach().requires_grad_()
         losses: list[torch.Tensor] = []
         for name, family in self.families.items():
-            with self._autocast():
+            with self.autocast():
                 out, mid = family.edit_and_features(self._perturbed(w, visit, rng), visit.c_BA)
             change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
-            change_B = change_B + self.config.feature_weight * mean_square(
-                at_feature_size(mid), visit.clean[name].features_BFHW
-            )
+            if self.config.feature_weight:
+                change_B = change_B + self.config.feature_weight * mean_square(
+                    at_feature_size(mid), visit.clean[name].features_BFHW
+                )
             losses.append(-change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True))
         losses_MR = torch.stack(losses)
         return finite(torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0]), losses_MR.detach()
@@ -186,9 +151,6 @@ class Interruption:
     def _perturbed(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         x = (self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0)
         return input_diversity(x, rng) if self.config.diversity else x
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
 
 @dataclass
@@ -249,10 +211,13 @@ def learn_universal(
     return w.detach().cpu()
 
 
-def learn_per_image(config: InterruptionConfig, steps: int, knowledge: Knowledge, photos: FaceSet) -> torch.Tensor:
+def learn_per_image(
+    config: InterruptionConfig, steps: int, knowledge: Knowledge, photos: FaceSet, *, in_turn: bool = False
+) -> torch.Tensor:
     """One w per photo by `steps` end-to-end steps on each photo alone: float32 [B, 3, S, S] on the CPU.
 
-    Start and conditions are named by photo id, the diversity by step, so the result does not depend on the batches.
+    in_turn: every photo's edits one after another instead of one drawn per step. Start and conditions are named by
+    photo id, the diversity by step, so the result does not depend on the batches.
     """
     shape = (3, photos.size, photos.size)
     if config.epsilon == 0.0 or len(photos) == 0:
@@ -269,36 +234,15 @@ def learn_per_image(config: InterruptionConfig, steps: int, knowledge: Knowledge
         w = (torch.stack(starts) * config.epsilon).to(work.device)
         course = Course(0.0, torch.zeros(len(work.families), len(index), device=work.device))
         for step in range(steps):
-            rows = [
-                draw_edits(labels_BA[i : i + 1], photos.attributes, rng)
-                for i, rng in zip(index, conditions, strict=True)
-            ]
-            c_BA = torch.cat(rows)
+            if in_turn:
+                c_BA = edits_in_turn(labels_BA[index], photos.attributes, step)
+            else:
+                drawn = zip(index, conditions, strict=True)
+                c_BA = torch.cat([draw_edits(labels_BA[i : i + 1], photos.attributes, rng) for i, rng in drawn])
             visit = work.visit(index, c_BA)
             w = course.output_step(work, w, visit, torch_rng(seed, *name, "diversity", step))
         done.append(w.detach().cpu())
     return torch.cat(done)
-
-
-def mean_square(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference per photo: [B]."""
-    return (a_BCHW - b_BCHW).square().mean(dim=(1, 2, 3))
-
-
-def at_feature_size(features_BFHW: torch.Tensor) -> torch.Tensor:
-    """Mid features as float32, resized bilinearly to 32 x 32."""
-    features = features_BFHW.float()
-    if features.shape[-2:] == (FEATURE_SIDE, FEATURE_SIDE):
-        return features
-    return F.interpolate(features, size=(FEATURE_SIDE, FEATURE_SIDE), mode="bilinear", align_corners=False)
-
-
-def device_of(family: Family) -> torch.device:
-    """Where the family's weights are."""
-    for module in family.parts.values():
-        for parameter in module.parameters():
-            return parameter.device
-    return torch.device("cpu")
 
 
 def finite(gradient: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,16 @@ class TestFoundPerImage(DefenderContract):
         return make_defender("found", {"epsilon": epsilon, "per_image": True, "per_image_steps": 3, "batch": 2})
 
 
+class TestPgd(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        return make_defender("pgd", {"epsilon": epsilon, "steps": 4, "batch": 2})
+
+
+class TestCmua(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        return make_defender("cmua", {"epsilon": epsilon, "steps": 2, "batch": 4, "factors": {"second": 2.0}})
+
+
 class TestTsdf(DefenderContract):
     def make(self, epsilon: float) -> Defender:
         share = {"fraction": 0.5}

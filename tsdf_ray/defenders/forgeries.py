@@ -1,0 +1,107 @@
+"""Photos with their clean forgeries and mid features, by generator, each computed once: the reference of all losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from tsdf_ray.defenders.base import Knowledge
+from tsdf_ray.errors import MatchFailed
+from tsdf_ray.faces.faceset import FaceSet
+from tsdf_ray.generators.base import Family
+
+FEATURE_SIDE = 32
+"""Mid features are compared at 32 x 32."""
+CACHE_BYTES = 1 << 27
+"""Clean outputs kept at most; the oldest leave first."""
+
+
+@dataclass(frozen=True)
+class Clean:
+    """What one generator makes of clean photos: forgeries [B, 3, S, S], mid features [B, F, 32, 32]."""
+
+    output_BCHW: torch.Tensor
+    features_BFHW: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One batch: indices of its photos, the conditions drawn for them [B, A], and the clean side by generator."""
+
+    index: tuple[int, ...]
+    c_BA: torch.Tensor
+    clean: Mapping[str, Clean]
+
+
+class Forgeries:
+    """Photos, the generators a defender knows, and the clean side of their forgeries.
+
+    Raises MatchFailed when the knowledge holds no generator.
+    """
+
+    def __init__(self, knowledge: Knowledge, photos: FaceSet) -> None:
+        if not knowledge.generators:
+            raise MatchFailed("interruption needs a generator to learn against, the defender's knowledge has none")
+        self.families: Mapping[str, Family] = knowledge.generators
+        self.device = device_of(next(iter(self.families.values())))
+        self.half = knowledge.precision == "bfloat16"
+        self.x_BCHW = photos.images().to(self.device)
+        self._clean: dict[tuple[str, int, bytes], Clean] = {}
+        self._bytes = 0
+
+    def visit(self, index: Sequence[int], c_BA: torch.Tensor) -> Visit:
+        """Photos `index` under conditions `c_BA`, with their clean forgeries and features."""
+        c_BA = c_BA.to(self.device)
+        keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
+        found: dict[str, Clean] = {}
+        for name, family in self.families.items():
+            missing = [b for b, key in enumerate(keys) if (name, *key) not in self._clean]
+            fresh: dict[int, Clean] = {}
+            if missing:
+                photos = self.x_BCHW[[index[b] for b in missing]]
+                with torch.no_grad(), self.autocast():
+                    out, mid = family.edit_and_features(photos, c_BA[missing])
+                out, mid = out.float(), at_feature_size(mid)
+                fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
+            rows = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
+            found[name] = Clean(
+                torch.stack([row.output_BCHW for row in rows]), torch.stack([row.features_BFHW for row in rows])
+            )
+            for b, row in fresh.items():
+                self._keep((name, *keys[b]), row)
+        return Visit(tuple(index), c_BA, found)
+
+    def _keep(self, key: tuple[str, int, bytes], row: Clean) -> None:
+        self._clean[key] = Clean(row.output_BCHW.clone(), row.features_BFHW.clone())
+        self._bytes += row.output_BCHW.nbytes + row.features_BFHW.nbytes
+        while self._bytes > CACHE_BYTES:
+            oldest = self._clean.pop(next(iter(self._clean)))
+            self._bytes -= oldest.output_BCHW.nbytes + oldest.features_BFHW.nbytes
+
+    def autocast(self) -> torch.autocast:
+        """The precision of generator passes."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+
+
+def mean_square(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference per photo: [B]."""
+    return (a_BCHW - b_BCHW).square().mean(dim=(1, 2, 3))
+
+
+def at_feature_size(features_BFHW: torch.Tensor) -> torch.Tensor:
+    """Mid features as float32, resized bilinearly to 32 x 32."""
+    features = features_BFHW.float()
+    if features.shape[-2:] == (FEATURE_SIDE, FEATURE_SIDE):
+        return features
+    return F.interpolate(features, size=(FEATURE_SIDE, FEATURE_SIDE), mode="bilinear", align_corners=False)
+
+
+def device_of(family: Family) -> torch.device:
+    """Where the family's weights are."""
+    for module in family.parts.values():
+        for parameter in module.parameters():
+            return parameter.device
+    return torch.device("cpu")
