@@ -7,8 +7,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tsdf_ray.defenders.anti_forgery import AntiForgery, AntiForgeryConfig
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge, to_budget
 from tsdf_ray.defenders.cmua import Cmua, CmuaConfig
+from tsdf_ray.defenders.eot import GradientConfig
+from tsdf_ray.defenders.face_poison import FacePoison, FacePoisonConfig
 from tsdf_ray.defenders.found import Found, FoundConfig
 from tsdf_ray.defenders.interruption import InterruptionConfig
 from tsdf_ray.defenders.noise import Noise
@@ -20,7 +23,9 @@ from tsdf_ray.defenders.tsdf import Tsdf, TsdfConfig
 from tsdf_ray.errors import UserError
 from tsdf_ray.registry import look_up
 
-DEFENDERS: dict[str, type[Defender]] = {defence.name: defence for defence in (NoDefence, Noise, Pgd, Cmua, Found, Tsdf)}
+DEFENDERS: dict[str, type[Defender]] = {
+    defence.name: defence for defence in (NoDefence, Noise, Pgd, Cmua, AntiForgery, FacePoison, Found, Tsdf)
+}
 """Built-in defences by the name a scenario uses (`kind`)."""
 
 
@@ -41,13 +46,18 @@ def make_defender(kind: str, config: Mapping[str, Any] | DefenderConfig | None =
 
 __all__ = [
     "DEFENDERS",
+    "AntiForgery",
+    "AntiForgeryConfig",
     "Cmua",
     "CmuaConfig",
     "DefenceState",
     "Defender",
     "DefenderConfig",
+    "FacePoison",
+    "FacePoisonConfig",
     "Found",
     "FoundConfig",
+    "GradientConfig",
     "InterruptionConfig",
     "Knowledge",
     "NoDefence",

@@ -8,9 +8,9 @@ that the published photo itself stays inside the budget. `protect` adds it to ph
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, final
+from typing import ClassVar, TypeVar, final
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +32,35 @@ class DefenderConfig(BaseModel):
     detectors: tuple[str, ...] = Field((), description="face detectors the defender knows (white box)")
 
 
+T = TypeVar("T")
+
+
+class Known(Mapping[str, T]):
+    """Models a defender may know, by name. Asking for another one raises MatchFailed: nobody knows it by accident."""
+
+    def __init__(self, what: str, models: Mapping[str, T]) -> None:
+        self._what = what
+        self._models = dict(models)
+
+    def __getitem__(self, name: str) -> T:
+        if name not in self._models:
+            known = ", ".join(self._models) or "none"
+            raise MatchFailed(f"the defender asked for {self._what} {name!r}, which it may not know; known: {known}")
+        return self._models[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._models
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._models)
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
 @dataclass(frozen=True)
 class Knowledge:
-    """What the match lets a defender see in one round."""
+    """What the match lets a defender see in one round; asking for another model raises MatchFailed."""
 
     run_seed: int
     round: int
@@ -46,6 +72,10 @@ class Knowledge:
     """The defender's own photos to learn on."""
     precision: str = "float32"
     """`bfloat16` runs generator passes under autocast."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "generators", Known("generator", self.generators))
+        object.__setattr__(self, "detectors", Known("detector", self.detectors))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
+from tsdf_ray.defenders.eot import GradientConfig
 from tsdf_ray.defenders.interruption import Interruption, output_alone
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import edit_labels
@@ -23,7 +24,7 @@ from tsdf_ray.randomness import torch_rng
 Factor = Annotated[float, Field(ge=0.0, le=10.0)]
 
 
-class CmuaConfig(DefenderConfig):
+class CmuaConfig(GradientConfig):
     """Defaults as published."""
 
     steps: int = Field(10, ge=1, le=1000, description="sign steps per generator and label vector")
@@ -57,7 +58,7 @@ class Cmua(Defender):
             raise MatchFailed(f"defender cmua: factors of {unknown}, but it knows {sorted(knowledge.generators)}")
         if len(photos) == 0:
             raise MatchFailed("defender cmua needs photos to learn on, the defender's split is empty")
-        plain = output_alone(config.epsilon, config.step_size, config.batch)
+        plain = output_alone(config, config.step_size, config.batch)
         known = {name: replace(knowledge, generators={name: g}) for name, g in knowledge.generators.items()}
         # Without a generator there is nothing to go through below: let the refusal name it.
         works = {name: Interruption(plain, part, photos) for name, part in (known or {"": knowledge}).items()}

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 
-from tsdf_ray.defenders.base import DefenderConfig, Knowledge
+from tsdf_ray.defenders.base import Knowledge
+from tsdf_ray.defenders.eot import GradientConfig, View, draw_view
 from tsdf_ray.defenders.forgeries import Forgeries, Visit, at_feature_size, mean_square
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import all_edits, draw_edits
@@ -30,7 +31,7 @@ Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """(w, photo indices) -> w: what may happen between the feature steps and the end-to-end step of a batch."""
 
 
-class InterruptionConfig(DefenderConfig):
+class InterruptionConfig(GradientConfig):
     """Stage 1. Unlike the paper (30 epochs of 16 batches, step 0.001): few, larger steps, for a CPU's budget."""
 
     epochs: int = Field(1, ge=1, le=1000, description="passes over the defender's photos (paper: 30)")
@@ -55,10 +56,12 @@ class InterruptionConfig(DefenderConfig):
         return self.epsilon / 5 if self.step_size is None else self.step_size
 
 
-def output_alone(epsilon: float, step_size: float, batch: int) -> InterruptionConfig:
-    """Plain steps on the sum over generators of MSE(G(x'), G(x)): what the published baselines maximise."""
+def output_alone(config: GradientConfig, step_size: float, batch: int) -> InterruptionConfig:
+    """Plain steps on the mean over generators of MSE(G(x'), G(x)), what the published baselines maximise, with the
+    budget and the channels of `config`."""
     return InterruptionConfig(
-        epsilon=epsilon,
+        epsilon=config.epsilon,
+        eot=config.eot,
         batch=batch,
         step_size=step_size,
         momentum=0.0,
@@ -118,11 +121,12 @@ class Interruption(Forgeries):
 
     def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
-        w = w.detach().requires_grad_()
+        w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, family in self.families.items():
+            seen_BCHW = self._perturbed(w, visit, view, rng)
             with self.autocast():
-                mid = family.features(self._perturbed(w, visit, rng), visit.c_BA)
+                mid = family.features(seen_BCHW, visit.c_BA)
             pairs.append((at_feature_size(mid), visit.clean[name].features_BFHW))
         if self.config.feature_loss == "summed":
             summed = [torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1)]
@@ -134,11 +138,12 @@ class Interruption(Forgeries):
         self, w: torch.Tensor, visit: Visit, weights_MR: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum_m a_m L_m with respect to w, and the losses L [M, R] (R: rows of w)."""
-        w = w.detach().requires_grad_()
+        w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
         losses: list[torch.Tensor] = []
         for name, family in self.families.items():
+            seen_BCHW = self._perturbed(w, visit, view, rng)
             with self.autocast():
-                out, mid = family.edit_and_features(self._perturbed(w, visit, rng), visit.c_BA)
+                out, mid = family.edit_and_features(seen_BCHW, visit.c_BA)
             change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
             if self.config.feature_weight:
                 change_B = change_B + self.config.feature_weight * mean_square(
@@ -148,8 +153,8 @@ class Interruption(Forgeries):
         losses_MR = torch.stack(losses)
         return finite(torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0]), losses_MR.detach()
 
-    def _perturbed(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
-        x = (self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0)
+    def _perturbed(self, w: torch.Tensor, visit: Visit, view: View, rng: torch.Generator) -> torch.Tensor:
+        x = view((self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0))
         return input_diversity(x, rng) if self.config.diversity else x
 
 

@@ -11,11 +11,12 @@ import torch
 from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
+from tsdf_ray.defenders.eot import GradientConfig
 from tsdf_ray.defenders.interruption import learn_per_image, output_alone
 from tsdf_ray.faces.faceset import FaceSet
 
 
-class PgdConfig(DefenderConfig):
+class PgdConfig(GradientConfig):
     """Defaults as published."""
 
     steps: int = Field(10, ge=1, le=1000, description="sign steps per photo")
@@ -40,5 +41,5 @@ class Pgd(Defender):
         Raises MatchFailed without a generator, and when a gradient is not finite.
         """
         config = self.config
-        steps = output_alone(config.epsilon, config.step_size, config.batch)
+        steps = output_alone(config, config.step_size, config.batch)
         return learn_per_image(steps, config.steps, state.knowledge, photos, in_turn=True)

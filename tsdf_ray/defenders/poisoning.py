@@ -13,8 +13,10 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from tsdf_ray.channels import ChannelConfig
 from tsdf_ray.defenders.base import to_budget
 from tsdf_ray.defenders.descent import Adam, MomentumSign, Rule
+from tsdf_ray.defenders.eot import View, draw_view
 from tsdf_ray.defenders.objectives import (
     CleanView,
     ObjectiveConfig,
@@ -72,6 +74,7 @@ class Poisoner:
     detectors: Mapping[str, Detector]
     run_seed: int
     round: int
+    eot: tuple[ChannelConfig, ...] = ()
 
     def poison(
         self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str = ""
@@ -106,12 +109,16 @@ class Poisoner:
         for step in range(config.steps + 1):
             last = step == config.steps
             work.delta = work.delta.detach().requires_grad_(not last)
-            output_B, total_B = self._losses(work)
-            # The delta kept is the one with the lowest output loss, which is judged on that same delta.
+            names = (self.round, "defender", purpose, "eot", step)
+            output_B, total_B = self._losses(work, draw_view(self.eot, torch_rng(self.run_seed, *names)))
+            # The delta kept is the one with the lowest output loss, which is judged on that same delta. Losses through
+            # different channels do not compare: there the last delta is kept, and no photo stops earlier.
             better_B = output_B.detach() < lowest_B[work.place]
+            if self.eot:
+                better_B = output_B.detach().isfinite()
             best = best.index_put((work.place[better_B],), work.delta.detach()[better_B])
             lowest_B = lowest_B.index_put((work.place[better_B],), output_B.detach()[better_B])
-            going_B = output_B.detach() != 0
+            going_B = (output_B.detach() != 0) | bool(self.eot)
             if last or not bool(going_B.any()):
                 break
             (gradient,) = torch.autograd.grad(total_B.sum(), work.delta)
@@ -122,12 +129,12 @@ class Poisoner:
             raise MatchFailed(f"round {self.round}: the poison's loss is not finite (NaN or infinity)")
         return best
 
-    def _losses(self, work: _Rows) -> tuple[torch.Tensor, torch.Tensor]:
+    def _losses(self, work: _Rows, view: View) -> tuple[torch.Tensor, torch.Tensor]:
         """Output loss and total over all detectors, one value per photo still worked on."""
         config = self.config
         wanted = work.w + work.delta
         published = wanted + (to_budget(wanted.detach(), self.epsilon) - wanted.detach())
-        seen_BCHW = (work.x_BCHW + published).clamp(-1.0, 1.0)
+        seen_BCHW = view((work.x_BCHW + published).clamp(-1.0, 1.0))
         output_B = seen_BCHW.new_zeros(seen_BCHW.shape[0])
         feature_B = torch.zeros_like(output_B)
         for name, detector in self.detectors.items():

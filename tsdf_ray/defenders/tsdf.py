@@ -91,11 +91,9 @@ class Tsdf(Defender):
         return torch.where(reserved.to(w.device), 1.0, mask)
 
     def _poisoner(self, knowledge: Knowledge) -> Poisoner:
-        missing = [name for name in self.config.detectors if name not in knowledge.detectors]
-        if missing:
-            raise MatchFailed(f"defender tsdf knows {missing}, but the match gave it {sorted(knowledge.detectors)}")
         detectors = {name: knowledge.detectors[name] for name in self.config.detectors}
-        return Poisoner(self.config.poison, self.config.epsilon, detectors, knowledge.run_seed, knowledge.round)
+        draws = (knowledge.run_seed, knowledge.round)
+        return Poisoner(self.config.poison, self.config.epsilon, detectors, *draws, self.config.eot)
 
     def _universal_poison(self, knowledge: Knowledge, reserved: torch.Tensor) -> Between:
         poisoner, photos, epsilon = self._poisoner(knowledge), knowledge.photos.images(), self.config.epsilon

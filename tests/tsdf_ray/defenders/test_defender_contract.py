@@ -41,6 +41,17 @@ class TestCmua(DefenderContract):
         return make_defender("cmua", {"epsilon": epsilon, "steps": 2, "batch": 4, "factors": {"second": 2.0}})
 
 
+class TestAntiForgery(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        return make_defender("anti_forgery", {"epsilon": epsilon, "steps": 5, "lr": 0.01})
+
+
+class TestFacePoison(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        config = {"steps": 3, "masks": 4, "spectra": 2, "batch": 2}
+        return make_defender("face_poison", {"epsilon": epsilon, "detectors": ["bright"], **config})
+
+
 class TestTsdf(DefenderContract):
     def make(self, epsilon: float) -> Defender:
         share = {"fraction": 0.5}
@@ -61,3 +72,29 @@ class TestTsdfWeakest(DefenderContract):
         poison = {"objective": "fabricate", "rule": "sign", "steps": 4}
         config = {"epsilon": epsilon, "detectors": ["bright"], "share": share, "poison": poison}
         return make_defender("tsdf", config)
+
+
+EOT = [{"kind": "blur", "sigma": 1.0}, {"kind": "jpeg", "quality": 75}, {"kind": "resize", "size": 24}]
+
+
+class TestFoundThroughChannels(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        return make_defender("found", {"epsilon": epsilon, "batch": 3, "eot": EOT})
+
+
+class TestPgdThroughChannels(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        return make_defender("pgd", {"epsilon": epsilon, "steps": 4, "batch": 2, "eot": EOT})
+
+
+class TestFacePoisonThroughChannels(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        config = {"steps": 4, "masks": 2, "spectra": 2, "batch": 2, "eot": EOT}
+        return make_defender("face_poison", {"epsilon": epsilon, "detectors": ["bright"], **config})
+
+
+class TestTsdfThroughChannels(DefenderContract):
+    def make(self, epsilon: float) -> Defender:
+        share, poison = {"fraction": 0.5}, {"steps": 4}
+        config = {"detectors": ["bright"], "share": share, "poison": poison, "eot": EOT}
+        return make_defender("tsdf", {"epsilon": epsilon, **config})

@@ -14,7 +14,11 @@ from tsdf_ray.errors import UserError
 @pytest.mark.parametrize(
     ("kind", "config", "says"),
     [
-        ("foundd", {}, "unknown name 'foundd'; valid names: cmua, found, noise, none, pgd, tsdf"),
+        (
+            "foundd",
+            {},
+            "unknown name 'foundd'; valid names: anti_forgery, cmua, face_poison, found, noise, none, pgd, tsdf",
+        ),
         ("found", {"epsilon": -0.1}, r"found\.epsilon"),
         ("found", {"step": 1}, r"found\.step"),
         ("found", {"feature_loss": "mean"}, r"found\.feature_loss"),

@@ -76,7 +76,7 @@ CASES = {
         "kind: found",
         "kind: fond",
         9,
-        ["defenders.found.kind", "'fond'", "cmua, found, noise, none, pgd, tsdf"],
+        ["defenders.found.kind", "'fond'", "anti_forgery, cmua, face_poison, found, noise, none, pgd, tsdf"],
     ),
     "unknown detector of a defender": (
         "[retinaface]\natt",
