@@ -58,8 +58,10 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
 
         for r in range(standing.round + 1, match.rounds + 1):
             step = partial(table.submit, match, r)
-            learned = step(defender, "learn", generator)
-            protected = step(defender, "publish", learned, generator)
+            # What a defender may not know never reaches its process.
+            shown = generator if match.shows_last_round else None
+            learned = step(defender, "learn", shown)
+            protected = step(defender, "publish", learned, shown)
             before = step(evaluator, "before", generator, protected)
             prepared = step(attacker, "prepare", protected)
             retrained = step(attacker, "retrain", generator, prepared, *pool)

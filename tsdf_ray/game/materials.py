@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tsdf_ray.attackers import check_supply
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import Splits, load_splits
 from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
@@ -33,7 +33,34 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
             check_supply(attacker.collect, scenario.rounds, len(splits.attacker))
         except UserError as error:
             raise UserError(f"attackers.{name}.{error}") from error
+    for name, entry in scenario.defenders.items():
+        if entry.surrogate is not None:
+            _check_surrogate(f"defenders.{name}.surrogate", entry.surrogate, family.attributes)
     return Materials(splits, family.tensors())
+
+
+def _check_surrogate(where: str, weights: str, attributes: tuple[str, ...]) -> None:
+    try:
+        found = load_family(weights).attributes
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if found != attributes:
+        raise UserError(f"{where}: edits {', '.join(found)}, the photos carry {', '.join(attributes)}; choose another")
+
+
+def known_family(scenario: Scenario, defender: str, initial: Tensors, last: Tensors | None) -> Family:
+    """The one generator a defender may differentiate through, frozen.
+
+    initial: G_0. last: the attacker's G_{r-1}, given with knowledge `last_round` and only then. Raises MatchFailed when
+    it is given to a defender that may not know it, or kept from one that may.
+    """
+    entry = scenario.defenders[defender]
+    if (last is not None) != (entry.knowledge == "last_round"):
+        given = "was given" if last is not None else "was not given"
+        raise MatchFailed(f"defender {defender} (knowledge {entry.knowledge}) {given} the attacker's generator")
+    if entry.surrogate is not None:
+        return load_family(entry.surrogate).freeze()
+    return family_with(scenario.generator, initial if last is None else last).freeze()
 
 
 def family_with(weights: str, tensors: Tensors) -> Family:

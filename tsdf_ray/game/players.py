@@ -14,7 +14,7 @@ from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, family_with
+from tsdf_ray.game.materials import Materials, family_with, known_family
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Learned, Published
 from tsdf_ray.generators import Tensors
@@ -30,13 +30,13 @@ class DefenderRole:
         self._defender = make_defender(entry.kind, entry.config)
         self._detectors = {name: load_detector(name) for name in entry.config.detectors}
 
-    def learn(self, round: int, generator: Tensors) -> Learned:
-        """w_r against G_{r-1} (knowledge `last_round`)."""
+    def learn(self, round: int, generator: Tensors | None) -> Learned:
+        """w_r against what it may know: `generator`, the attacker's G_{r-1}, is given with `last_round` alone."""
         state = self._defender.learn(self._knowledge(round, generator))
         tensors = {name: np.ascontiguousarray(value) for name, value in state.tensors.items()}
         return Learned(tensors, array_digest(tensors))
 
-    def publish(self, round: int, learned: Learned, generator: Tensors) -> Published:
+    def publish(self, round: int, learned: Learned, generator: Tensors | None) -> Published:
         """The round's collectable photos (protected as far as `collect.protected` says) and the evaluation split."""
         scenario, splits = self._match.scenario, self._materials.splits
         state = DefenceState(self._knowledge(round, generator), learned.tensors)
@@ -50,9 +50,9 @@ class DefenderRole:
         channel = scenario.publish
         return Published(publish(photos.with_pixels(pixels), channel), choice.index_N, publish(evaluation, channel))
 
-    def _knowledge(self, round: int, generator: Tensors) -> Knowledge:
+    def _knowledge(self, round: int, generator: Tensors | None) -> Knowledge:
         scenario = self._match.scenario
-        family = family_with(scenario.generator, generator).freeze()
+        family = known_family(scenario, self._match.defender, self._materials.generator, generator)
         return Knowledge(
             self._match.seed,
             round,

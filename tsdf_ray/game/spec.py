@@ -37,6 +37,11 @@ class MatchSpec:
         """Does the attacker keep what it collected in earlier rounds?"""
         return self.scenario.attackers[self.attacker].collect.pool == "cumulative"
 
+    @property
+    def shows_last_round(self) -> bool:
+        """May the defender see the generator as the attacker retrained it (knowledge `last_round`)?"""
+        return self.scenario.defenders[self.defender].knowledge == "last_round"
+
 
 def all_matches(scenario: Scenario) -> list[MatchSpec]:
     """Every pair with every seed; seeds outermost, so that a stopped run has whole races."""

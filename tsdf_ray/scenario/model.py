@@ -66,8 +66,13 @@ class DefenderEntry(Strict):
     """One defender of a scenario: `kind` and the keys of that kind's config, flat."""
 
     kind: str = Field(description="which defence; `tsdf-ray scenarios show quickstart` has two")
-    knowledge: Literal["last_round"] = Field(
-        "last_round", description="which generator it may learn against: the attacker's of the round before"
+    knowledge: Literal["last_round", "initial", "surrogate"] = Field(
+        "last_round",
+        description="which generator it may learn against: the attacker's of the round before, the one all attackers "
+        "start from, or a `surrogate`",
+    )
+    surrogate: str | None = Field(
+        None, description="with knowledge surrogate: packaged weights or a file, of any family; not the `generator`"
     )
     config: SerializeAsAny[DefenderConfig]
 
@@ -80,17 +85,30 @@ class DefenderEntry(Strict):
             raise PydanticCustomError(
                 "missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)}
             )
-        rest = {key: value for key, value in data.items() if key not in {"kind", "knowledge"}}
+        own = {key: data[key] for key in ("kind", "knowledge", "surrogate") if key in data}
+        rest = {key: value for key, value in data.items() if key not in own}
         try:
             config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)
         except UserError as error:
             raise PydanticCustomError("nested", "{message}", {"message": str(error), "path": ["kind"]}) from error
         # A ValidationError passes through: its errors keep their own keys below this section.
-        return {key: data[key] for key in ("kind", "knowledge") if key in data} | {"config": config}
+        return own | {"config": config}
+
+    @model_validator(mode="after")
+    def _surrogate_where_it_counts(self) -> DefenderEntry:
+        if (self.knowledge == "surrogate") == (self.surrogate is None):
+            message = (
+                "knowledge surrogate needs `surrogate`: the weights to learn against"
+                if self.surrogate is None
+                else "counts with knowledge surrogate alone; remove it, or set `knowledge: surrogate`"
+            )
+            raise PydanticCustomError("surrogate", "{message}", {"message": message, "path": ["surrogate"]})
+        return self
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
-        return {"kind": self.kind, "knowledge": self.knowledge, **self.config.model_dump(mode="json")}
+        surrogate = {} if self.surrogate is None else {"surrogate": self.surrogate}
+        return {"kind": self.kind, "knowledge": self.knowledge, **surrogate, **self.config.model_dump(mode="json")}
 
 
 class Evaluation(Strict):
@@ -164,6 +182,12 @@ class Scenario(Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise PydanticCustomError("seeds", "a seed is given twice; keep one", {"path": ["seeds"]})
         errors: list[InitErrorDetails] = []
+        for name, entry in self.defenders.items():
+            if entry.surrogate == self.generator:
+                text = "is the attackers' own `generator`; for that, use `knowledge: initial`"
+                kind = PydanticCustomError("surrogate", "{text}", {"text": text})
+                where = ("defenders", name, "surrogate")
+                errors.append(InitErrorDetails(type=kind, loc=where, input=entry.surrogate))
         players = [("defenders", name, entry.config.detectors) for name, entry in self.defenders.items()]
         players += [("attackers", name, attacker.prepare.detectors) for name, attacker in self.attackers.items()]
         for section, name, detectors in players:

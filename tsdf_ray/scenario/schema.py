@@ -18,7 +18,8 @@ def json_schema() -> dict[str, Any]:
         # A defender's section is flat in the file: its own keys, and those of its kind.
         config = defence.config_class.model_json_schema()
         definitions |= config.pop("$defs", {})
-        keys = {"kind": {"const": kind, "description": entry["kind"]["description"]}, "knowledge": entry["knowledge"]}
+        keys = {"kind": {"const": kind, "description": entry["kind"]["description"]}}
+        keys |= {"knowledge": entry["knowledge"], "surrogate": entry["surrogate"]}
         flat = {"type": "object", "title": kind, "additionalProperties": False, "required": ["kind"]}
         choices.append(flat | {"properties": keys | config["properties"]})
         choices[-1]["required"] += config.get("required", [])

@@ -94,6 +94,30 @@ CASES = {
     "unknown channel": ("kind: jpeg", "kind: jpg", 6, ["publish.kind", "'jpg'", "Did you mean 'jpeg'", "blur"]),
     "kind left out": ("kind: jpeg, ", "", 6, ["publish.kind", "missing"]),
     "defender without a kind": ("    kind: found\n", "", 8, ["defenders.found", "`kind`", "tsdf"]),
+    "surrogate not named": (
+        "    epsilon: 0.05",
+        "    knowledge: surrogate",
+        8,
+        ["defenders.found", "needs `surrogate`"],
+    ),
+    "surrogate that does not count": (
+        "    epsilon: 0.05",
+        "    surrogate: other.safetensors",
+        10,
+        ["defenders.found.surrogate", "knowledge: surrogate"],
+    ),
+    "unknown level of knowledge": (
+        "    epsilon: 0.05",
+        "    knowledge: all",
+        10,
+        ["defenders.found.knowledge", "'last_round', 'initial' or 'surrogate'"],
+    ),
+    "unknown channel to learn through": (
+        "    epsilon: 0.05",
+        "    eot: [{kind: jpg}]",
+        10,
+        ["defenders.found.eot.0.kind", "'jpg'", "Did you mean 'jpeg'"],
+    ),
     "a name that is no folder name": ("  plain:", "  ../plain:", 15, ["letters, digits"]),
     "a required key left out": ("name: mine\n", "", None, ["name", "missing"]),
 }
