@@ -23,8 +23,27 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "scenario.md"
 
 shares = st.floats(0, 1, allow_nan=False)
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.]{0,39}", fullmatch=True)
+channels = st.one_of(
+    st.just({"kind": "none"}),
+    st.fixed_dictionaries({"kind": st.just("jpeg"), "quality": st.integers(1, 100)}),
+)
+levels = st.sampled_from([{}, {"knowledge": "initial"}, {"knowledge": "surrogate", "surrogate": "other.safetensors"}])
 defenders = st.one_of(
-    st.fixed_dictionaries({"kind": st.sampled_from(["none", "noise", "found"]), "epsilon": shares}),
+    st.fixed_dictionaries({"kind": st.sampled_from(["none", "noise"]), "epsilon": shares}),
+    st.builds(
+        lambda entry, level: entry | level,
+        st.fixed_dictionaries(
+            {
+                "kind": st.sampled_from(["found", "pgd", "cmua", "anti_forgery"]),
+                "epsilon": shares,
+                "eot": st.lists(channels, max_size=2),
+            }
+        ),
+        levels,
+    ),
+    st.fixed_dictionaries(
+        {"kind": st.just("face_poison"), "detectors": st.sampled_from([["retinaface"], ["mtcnn"]]), "masks": st.just(8)}
+    ),
     st.fixed_dictionaries(
         {
             "kind": st.just("tsdf"),
@@ -34,10 +53,6 @@ defenders = st.one_of(
             "share": st.fixed_dictionaries({"fraction": shares}),
         }
     ),
-)
-channels = st.one_of(
-    st.just({"kind": "none"}),
-    st.fixed_dictionaries({"kind": st.just("jpeg"), "quality": st.integers(1, 100)}),
 )
 attackers = st.fixed_dictionaries(
     {"purify": st.lists(channels, max_size=2), "collect": st.fixed_dictionaries({"protected": shares})}
@@ -92,6 +107,9 @@ def test_packaged_scenario(name: str) -> None:
         {"defenders": {"a": {"kind": "found", "beta": 5.0}}},
         {"defenders": {"a": {"kind": "found", "epsilon": -0.1}}},
         {"defenders": {"a": {"epsilon": 0.1}}},
+        {"defenders": {"a": {"kind": "pgd", "steps": 0}}},
+        {"defenders": {"a": {"kind": "found", "knowledge": "all"}}},
+        {"defenders": {"a": {"kind": "found", "eot": [{"kind": "jpg"}]}}},
         {"defenders": {}},
         {"publish": {"kind": "jpeg", "quality": 101}},
         {"attackers": {"a": {"prepare": {"crop": "circle"}}}},
