@@ -15,8 +15,8 @@ from tsdf_ray.defenders import DefenceState, Defender, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import HAIR, FaceSet
-from tsdf_ray.game.materials import family_with, load_materials
-from tsdf_ray.generators import Family, load_family
+from tsdf_ray.game.materials import family_with, known_family, load_materials
+from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Entry, Manifest, check_files
 from tsdf_ray.store.recorder import read_tensors
@@ -95,7 +95,9 @@ def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilo
     check_files(run, entries[-1], "perturbations/")
     stored, _ = read_tensors(run / _file(entries[-1], "perturbations/"))
     tensors = {key.removeprefix("defence."): value for key, value in stored.items() if key.startswith("defence.")}
-    family = _generator_before(run, scenario, entries).freeze()
+    initial = load_family(scenario.generator).tensors()
+    last = _generator_before(run, entries) or initial if entry.knowledge == "last_round" else None
+    family = known_family(scenario, name, initial, last)
     size = scenario.faces.size
     nobody = FaceSet(
         np.zeros((0, 3, size, size), np.uint8), np.zeros((0, len(family.attributes)), np.uint8), family.attributes, ()
@@ -104,13 +106,13 @@ def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilo
     return Armour(learned, DefenceState(knowledge, tensors), size, family)
 
 
-def _generator_before(run: Path, scenario: Scenario, entries: list[Entry]) -> Family:
-    """G_{r-1}, which w_r was learned against: the attacker's generator after the round before the last."""
+def _generator_before(run: Path, entries: list[Entry]) -> Tensors | None:
+    """The attacker's generator after the round before the last; None when the last round is the first."""
     if len(entries) == 1:
-        return load_family(scenario.generator)
+        return None
     check_files(run, entries[-2], "checkpoints/")
     stored, _ = read_tensors(run / _file(entries[-2], "checkpoints/"))
-    return family_with(scenario.generator, {k.removeprefix("G."): v for k, v in stored.items() if k.startswith("G.")})
+    return {k.removeprefix("G."): v for k, v in stored.items() if k.startswith("G.")}
 
 
 def _file(entry: Entry, folder: str) -> str:

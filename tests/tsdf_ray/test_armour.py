@@ -132,6 +132,14 @@ def test_a_per_image_defence_uses_the_generator_it_was_learned_against(run: Path
     assert (w * 127.5).abs().max() == 6
 
 
+def test_a_defence_that_knew_the_first_generator_uses_that_one(run: Path) -> None:
+    path = run / "scenario.yaml"
+    assert "knowledge: last_round" in path.read_text()
+    path.write_text(path.read_text().replace("knowledge: last_round", "knowledge: initial"))
+    armour = learned_armour(run, "each", "one", None)
+    assert array_digest(armour.family.tensors()) == array_digest(tiny_editor(0).tensors())
+
+
 def test_the_first_round_was_learned_against_the_packaged_generator(run: Path) -> None:
     path = run / "manifest.jsonl"
     lines = [line for line in path.read_text().splitlines() if '"round": 1' in line]

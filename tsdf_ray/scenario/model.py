@@ -124,7 +124,7 @@ class Evaluation(Strict):
         ("none", "noise"), description="defences that need no learning, judged against every G_r beside the defender"
     )
     resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of every interval")
-    samples: int = Field(4, ge=0, le=32, description="photos shown in the report")
+    samples: int = Field(4, ge=1, le=32, description="photos shown in the report")
 
     @model_validator(mode="after")
     def _check(self) -> Evaluation:
