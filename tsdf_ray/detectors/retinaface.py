@@ -7,7 +7,6 @@ into the convolutions after loading, since weights are never trained here and a 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -15,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tsdf_ray.detectors.base import Anchors, Boxes, Detector, RawOutput, check_photos
-from tsdf_ray.detectors.geometry import nms
+from tsdf_ray.detectors.base import Boxes, Detector, RawOutput, check_photos
+from tsdf_ray.detectors.priors import decode, keep_best, one_group, square_priors
 from tsdf_ray.detectors.weights import put_weights
 from tsdf_ray.digest import file_digest
 
@@ -29,7 +28,6 @@ KNOWN_ANCHOR_SIZES: dict[str, AnchorSizes] = {
     "ed6fa7d45a5179f03cb5ce82c73b0c6711372968e53782e88395acee88d319e1": ((10, 20), (32, 64), (128, 256)),
 }
 """SHA-256 of third-party weights trained on other anchors -> their sizes."""
-VARIANCE_CENTRE, VARIANCE_SIZE = 0.1, 0.2
 BGR_MEAN = (104.0, 117.0, 123.0)
 NMS_IOU = 0.4
 SLOPE = 0.1
@@ -160,22 +158,16 @@ class RetinaFace(Detector):
         features = self.features(x_BCHW)
         logits_BA2 = torch.cat([head(level) for head, level in zip(self.ClassHead, features, strict=True)], dim=1)
         offsets_BA4 = torch.cat([head(level) for head, level in zip(self.BboxHead, features, strict=True)], dim=1)
-        log_odds_N = (logits_BA2[..., 1] - logits_BA2[..., 0]).flatten()
-        anchors_A4 = _anchors(*x_BCHW.shape[-2:], self.anchor_sizes).to(offsets_BA4)
-        centre_BA2 = anchors_A4[:, :2] + offsets_BA4[..., :2] * VARIANCE_CENTRE * anchors_A4[:, 2:]
-        half_BA2 = anchors_A4[:, 2:] * (offsets_BA4[..., 2:] * VARIANCE_SIZE).exp() / 2
-        boxes_BA4 = torch.cat([centre_BA2 - half_BA2, centre_BA2 + half_BA2], dim=-1)
-        photo_N = torch.arange(len(x_BCHW), device=x_BCHW.device).repeat_interleave(len(anchors_A4))
-        group = Anchors("anchors", photo_N, log_odds_N.sigmoid(), log_odds_N, boxes_BA4.reshape(-1, 4))
+        height, width = x_BCHW.shape[-2:]
+        maps = tuple((-(-height // stride), -(-width // stride)) for stride in STRIDES)
+        priors_A4 = square_priors(maps, STRIDES, self.anchor_sizes).to(offsets_BA4)
+        group = one_group("anchors", logits_BA2[..., 1] - logits_BA2[..., 0], decode(offsets_BA4, priors_A4))
         return RawOutput(features, (group,))
 
     @torch.no_grad()
     def detect(self, x_BCHW: torch.Tensor, score_threshold: float = 0.7) -> list[Boxes]:
         (group,) = self.raw(x_BCHW).groups
-        found_K = (group.scores_N > score_threshold).nonzero().flatten()
-        boxes_K4, scores_K, photo_K = group.boxes_N4[found_K], group.scores_N[found_K], group.photo_N[found_K]
-        kept = nms(boxes_K4, scores_K, photo_K, NMS_IOU)
-        return Boxes.per_photo(boxes_K4[kept], scores_K[kept], photo_K[kept], len(x_BCHW))
+        return keep_best(group, len(x_BCHW), score_threshold, NMS_IOU)
 
 
 def _fold_norms(layers: nn.Sequential) -> None:
@@ -183,16 +175,3 @@ def _fold_norms(layers: nn.Sequential) -> None:
         if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
             layers[index] = fuse_conv_bn_eval(first, second)
             layers[index + 1] = nn.Identity()
-
-
-@lru_cache(maxsize=16)
-def _anchors(height: int, width: int, anchor_sizes: AnchorSizes) -> torch.Tensor:
-    """All anchors of a photo as (centre x, centre y, width, height) in pixels, float64 [A, 4], in the heads' order."""
-    rows = []
-    for stride, sizes in zip(STRIDES, anchor_sizes, strict=True):
-        y_H = (torch.arange(-(-height // stride), dtype=torch.float64) + 0.5) * stride
-        x_W = (torch.arange(-(-width // stride), dtype=torch.float64) + 0.5) * stride
-        grid_HWS = torch.meshgrid(y_H, x_W, torch.tensor(sizes, dtype=torch.float64), indexing="ij")
-        y, x, side = (axis.flatten() for axis in grid_HWS)
-        rows.append(torch.stack([x, y, side, side], dim=-1))
-    return torch.cat(rows)

@@ -20,6 +20,10 @@ PACKAGED = {
         "retinaface_mobilenet025.safetensors",
         "c969bc1c82cfd4881772f0606baa7fa17780d2df57e70e45f418c714f691ef9e",
     ),
+    "centerface": (
+        "centerface.safetensors",
+        "916413da11eeb7eee2b59f01b61b888439ff26556d5b17246bfa7b3d6fd1787f",
+    ),
     "mtcnn": ("mtcnn.safetensors", "f195827d2e0e49cbd259c3bbb7b976b4927ebb06f5a6460c51b630a54daf510f"),
 }
 """Detector -> file in the package's assets and its SHA-256 (scripts/convert_detectors.py writes and prints them)."""

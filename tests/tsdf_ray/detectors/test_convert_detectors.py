@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tsdf_ray.detectors.centerface import CenterFace
+
 pytest.importorskip("joblib")
 pytest.importorskip("onnx")
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "convert_detectors.py"
@@ -54,6 +56,26 @@ def test_mtcnn_layouts(script: dict[str, Any]) -> None:
 )
 def test_retinaface_names(script: dict[str, Any], node: str, name: str) -> None:
     assert script["official_name"](node) == name
+
+
+def test_centerface_names_are_the_modules_of_ours(script: dict[str, Any]) -> None:
+    names = script["centerface_names"]()
+    ours = [name for name, module in CenterFace().named_modules() if isinstance(module, torch.nn.Conv2d)]
+    assert sorted(names) == sorted(ours)
+    assert len(set(names)) == len(names)
+
+
+def test_a_folded_norm_changes_nothing(script: dict[str, Any]) -> None:
+    rng = torch.Generator().manual_seed(0)
+    layer = torch.nn.ConvTranspose2d(3, 5, 2, stride=2, bias=False).double()
+    norm = torch.nn.BatchNorm2d(5, eps=0.001).double().eval()
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        assert tensor is not None
+        tensor.copy_(torch.rand(5, generator=rng) + 0.5)
+    x = torch.randn(1, 3, 4, 4, generator=rng).double()
+    arrays = [t.detach().numpy() for t in (layer.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)]
+    weight, bias = (torch.from_numpy(array) for array in script["folded"](*arrays, norm.eps))
+    torch.testing.assert_close(torch.nn.functional.conv_transpose2d(x, weight, bias, stride=2), norm(layer(x)))
 
 
 def test_an_unknown_file_is_refused(script: dict[str, Any], tmp_path: Path) -> None:
