@@ -14,7 +14,7 @@ VARIANCE_CENTRE, VARIANCE_SIZE = 0.1, 0.2
 """Units of the box heads, as SSD and its descendants have them."""
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def square_priors(
     maps: tuple[tuple[int, int], ...], strides: tuple[int, ...], sizes: tuple[tuple[float, ...], ...]
 ) -> torch.Tensor:

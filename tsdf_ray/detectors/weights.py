@@ -28,15 +28,26 @@ PACKAGED = {
 }
 """Detector -> file in the package's assets and its SHA-256 (scripts/convert_detectors.py writes and prints them)."""
 
+OFFICIAL = {
+    "s3fd": ("sfd_face.pth", "linked from github.com/cs-giung/face-detection-pytorch"),
+    "dsfd": ("dsfd_vgg_0.880.pth", "linked from github.com/cs-giung/face-detection-pytorch"),
+}
+"""Detector without packaged weights -> the official file the user must bring, and where it is found."""
+
 
 def put_weights(module: nn.Module, name: str, path: Path | None) -> None:
     """Load the packaged weights of detector `name` into `module`, or those of `path` (.safetensors, or .pth/.pt).
 
     An official PyTorch file is read with `weights_only=True`; a leading `module.` of its names is dropped.
 
-    Raises UserError when the file is missing or unreadable, when the packaged file's digest is not the recorded one,
-    and when a tensor is missing, unexpected, not floating point or of another shape than the module's.
+    Raises UserError when the file is missing or unreadable, when no file is given and none is packaged (naming the
+    official one), when the packaged file's digest is not the recorded one, and when a tensor is missing, unexpected,
+    not floating point or of another shape than the module's.
     """
+    if name in OFFICIAL and (path is None or not path.is_file()):
+        file, source = OFFICIAL[name]
+        problem = "its weights are not packaged" if path is None else f"no such weights file: {path}"
+        raise UserError(f"{name}: {problem}; give the path of the official {file} ({source})")
     tensors = _packaged(name) if path is None else _read(path)
     where = path or FOLDER / PACKAGED[name][0]
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
