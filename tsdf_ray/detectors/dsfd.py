@@ -61,7 +61,7 @@ class DSFD(VGGDetector):
             reversed(levels[:-1]), list(self.fpn_topdown)[1:], self.fpn_latlayer, strict=True
         ):
             from_above = topdown(fused[0]).relu()
-            # Corners aligned, as torch did by default when these weights were trained.
+            # Corners aligned: torch's default when these weights were trained, and what ports of the code write out.
             grown = F.interpolate(from_above, size=below.shape[-2:], mode="bilinear", align_corners=True)
             fused.insert(0, (grown * lateral(below)).relu())
         enhanced = tuple(module(level) for module, level in zip(self.fpn_fem, fused, strict=True))
