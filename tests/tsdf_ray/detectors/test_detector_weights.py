@@ -191,5 +191,5 @@ def test_unreadable_files_are_refused_and_pickles_do_not_run(tmp_path: Path) -> 
 
 
 def test_an_unknown_detector_lists_the_valid_ones() -> None:
-    with pytest.raises(UserError, match="unknown name 'viola'; valid names: centerface, mtcnn, retinaface"):
+    with pytest.raises(UserError, match="unknown name 'viola'; valid names: centerface, dsfd, mtcnn, retinaface, s3fd"):
         load_detector("viola")

@@ -40,6 +40,7 @@ def test_a_detector_that_cannot_be_loaded_is_a_line(script: dict[str, Any], tmp_
     found = list(script["rows"](photos, {"mtcnn": tmp_path / "absent.pth"}, 0.7))
     lines = [row for row in found if isinstance(row, str)]
     assert "absent.pth: no such weights file" in lines[0]
+    assert ["sfd_face.pth" in lines[1], "dsfd_vgg_0.880.pth" in lines[2]] == [True, True]
     first = next(str(row) for row in found if not isinstance(row, str))
     assert first.startswith("| retinaface | 1 grey | 0% | 0 | none found |")
 

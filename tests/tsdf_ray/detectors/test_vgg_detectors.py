@@ -14,6 +14,7 @@ from torch import nn
 
 from tsdf_ray.defenders.objectives import CleanView, hiding_loss, output_loss
 from tsdf_ray.defenders.poisoning import PoisonConfig, Poisoner
+from tsdf_ray.detectors import load_detector
 from tsdf_ray.detectors.dsfd import DSFD
 from tsdf_ray.detectors.priors import square_priors
 from tsdf_ray.detectors.s3fd import S3FD
@@ -259,9 +260,9 @@ def test_poison_lowers_its_loss(kind: str, form: dict[str, object]) -> None:
 
 def test_absent_weights_name_the_official_file(kind: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"{kind}: its weights are not packaged; .* official {OFFICIAL[kind]}"):
-        KINDS[kind].load()
+        load_detector(kind)
     with pytest.raises(UserError, match=rf"no such weights file: .*mine\.pth; .* official {OFFICIAL[kind]}"):
-        KINDS[kind].load(tmp_path / "mine.pth")
+        load_detector(kind, tmp_path / "mine.pth")
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
