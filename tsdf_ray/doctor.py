@@ -127,7 +127,8 @@ def _machine() -> Iterator[Finding]:
 
 def _weights() -> Iterator[Finding]:
     """Loads all packaged weights: their digests are checked on the way."""
-    from tsdf_ray.detectors import DETECTORS, load_detector
+    from tsdf_ray.detectors import load_detector
+    from tsdf_ray.detectors.weights import PACKAGED
     from tsdf_ray.faces.sample import sample_source
     from tsdf_ray.faces.source import Tally
     from tsdf_ray.generators import load_family
@@ -137,7 +138,7 @@ def _weights() -> Iterator[Finding]:
     fields = Scenario.model_fields
     things: dict[str, Callable[[], object]] = {
         f"detector {name}": lambda name=name: load_detector(name)  # type: ignore[misc]
-        for name in DETECTORS
+        for name in PACKAGED
     }
     generator, judge = str(fields["generator"].default), str(fields["judge"].default)
     things[f"generator {generator}"] = lambda: load_family(generator)

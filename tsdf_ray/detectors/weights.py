@@ -44,10 +44,7 @@ def put_weights(module: nn.Module, name: str, path: Path | None) -> None:
     official one), when the packaged file's digest is not the recorded one, and when a tensor is missing, unexpected,
     not floating point or of another shape than the module's.
     """
-    if name in OFFICIAL and (path is None or not path.is_file()):
-        file, source = OFFICIAL[name]
-        problem = "its weights are not packaged" if path is None else f"no such weights file: {path}"
-        raise UserError(f"{name}: {problem}; give the path of the official {file} ({source})")
+    check_at_hand(name, path)
     tensors = _packaged(name) if path is None else _read(path)
     where = path or FOLDER / PACKAGED[name][0]
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
@@ -63,6 +60,17 @@ def put_weights(module: nn.Module, name: str, path: Path | None) -> None:
     if unexpected := sorted(found.keys() - wanted.keys()):
         raise UserError(f"{where}: tensor {unexpected[0]!r} does not belong to {name}; is this another model's file?")
     module.load_state_dict(found, strict=False)
+
+
+def check_at_hand(name: str, path: Path | None) -> None:
+    """Raises UserError, naming the official file, when detector `name` has neither packaged weights nor those of `path`.
+
+    Cheap: nothing is read.
+    """
+    if name in OFFICIAL and (path is None or not path.is_file()):
+        file, source = OFFICIAL[name]
+        problem = "its weights are not packaged" if path is None else f"no such weights file: {path}"
+        raise UserError(f"{name}: {problem}; give the path of the official {file} ({source})")
 
 
 def _packaged(name: str) -> dict[str, torch.Tensor]:

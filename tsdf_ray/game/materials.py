@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tsdf_ray.attackers import check_supply
+from tsdf_ray.detectors.weights import check_at_hand
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import Splits, load_splits
 from tsdf_ray.generators import Family, Tensors, load_family
@@ -25,6 +26,8 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
 
     Raises UserError (photos missing, bad or too few; weights missing or not fitting the photos).
     """
+    for detector in scenario.detectors:
+        check_at_hand(detector, None)
     family = load_family(scenario.generator)
     family.check_side(scenario.faces.size, "faces.size")
     splits = load_splits(scenario.faces, seed, family.attributes)

@@ -207,6 +207,13 @@ class Scenario(Strict):
         """Every (defender, attacker), in the order of the file."""
         return [(defender, attacker) for defender in self.defenders for attacker in self.attackers]
 
+    @property
+    def detectors(self) -> list[str]:
+        """Every detector a defender knows, an attacker prepares with or the evaluator looks with, once each."""
+        named = [*(entry.config.detectors for entry in self.defenders.values())]
+        named += [attacker.prepare.detectors for attacker in self.attackers.values()]
+        return list(dict.fromkeys(name for names in (*named, self.evaluation.detectors) for name in names))
+
     def as_json(self) -> str:
         """Canonical JSON with all defaults filled: what roles are built from and the digest is taken of."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))

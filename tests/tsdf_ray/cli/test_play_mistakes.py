@@ -100,6 +100,10 @@ MISTAKES = {
     "out of range": (["--set", "rounds=0"], ["rounds", "greater than or equal to 1"]),
     "unknown defender": (["--set", "defenders.a.kind=shield"], ["defenders.a.kind", "'shield'", "found"]),
     "unknown detector": (["--set", "evaluation.detectors=[yolo]"], ["evaluation.detectors", "'yolo'", "mtcnn"]),
+    "detector without weights": (
+        ["--set", "evaluation.detectors=[retinaface, s3fd]"],
+        ["s3fd: its weights are not packaged", "sfd_face.pth"],
+    ),
     "negative epsilon": (["--set", "defenders.a.epsilon=-0.05"], ["defenders.a.epsilon", "-0.05"]),
     "more GPUs than exist": (["--set", "resources.gpus_per_match=64"], ["gpus_per_match", "64 asked for", "lower it"]),
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024", "lower it"]),
