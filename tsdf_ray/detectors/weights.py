@@ -63,7 +63,7 @@ def put_weights(module: nn.Module, name: str, path: Path | None) -> None:
 
 
 def check_at_hand(name: str, path: Path | None) -> None:
-    """Raises UserError, naming the official file, when detector `name` has neither packaged weights nor those of `path`.
+    """Raises UserError, naming the official file, when `name` has neither packaged weights nor those of `path`.
 
     Cheap: nothing is read.
     """
