@@ -43,7 +43,10 @@ class Family(ABC):
 
     @abstractmethod
     def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        """G(x, c): the forged photos, float32 [B, 3, H, W] in [-1, 1]."""
+        """G(x, c): the forged photos, float32 [B, 3, H, W], in [-1, 1] where the family's last layer is bounded.
+
+        AttentionGAN's and HiSD's is not, as published: an edit may leave the range a little; `to_pixels` clamps.
+        """
 
     @abstractmethod
     def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ block: 4 width channels at a quarter of the photo's side (256 x 64 x 64 at offic
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -79,8 +80,14 @@ class ResidualBlock(nn.Module):
         return h_BCHW + inner
 
 
-class StarGANGenerator(nn.Module):
-    """Photos [B, 3, H, W] (H, W multiples of 4) and labels [B, A] to photos in [-1, 1]; `main` as published."""
+class LabelGenerator(nn.Module):
+    """Photos [B, 3, H, W] (H, W multiples of 4) and labels [B, A] to `outputs` maps; `main` as published.
+
+    A subclass says in `decode` what photo the maps are.
+    """
+
+    outputs: ClassVar[int]
+    """Channels of the last layer."""
 
     def __init__(self, config: StarGANConfig) -> None:
         super().__init__()
@@ -94,7 +101,7 @@ class StarGANGenerator(nn.Module):
         for wide in (2 * w, w):
             layers += [nn.ConvTranspose2d(2 * wide, wide, 4, stride=2, padding=1, bias=False)]
             layers += [InstanceNorm(wide), nn.ReLU()]
-        layers += [nn.Conv2d(w, 3, 7, padding=3, bias=False), nn.Tanh()]
+        layers += [nn.Conv2d(w, self.outputs, 7, padding=3, bias=False)]
         self.main = nn.Sequential(*layers)
 
     def encode(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
@@ -103,10 +110,23 @@ class StarGANGenerator(nn.Module):
         mid: torch.Tensor = self.main[: self.encoder_depth](torch.cat([x_BCHW, planes], 1))
         return mid
 
-    def decode(self, mid_BCHW: torch.Tensor) -> torch.Tensor:
-        """The photo [B, 3, H, W] from the mid feature."""
-        photo: torch.Tensor = self.main[self.encoder_depth :](mid_BCHW)
-        return photo
+    def maps(self, mid_BCHW: torch.Tensor) -> torch.Tensor:
+        """The last layer [B, outputs, H, W], without an activation, from the mid feature."""
+        maps: torch.Tensor = self.main[self.encoder_depth :](mid_BCHW)
+        return maps
+
+    def decode(self, mid_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """The photo [B, 3, H, W] from the mid feature and the photo it was made of."""
+        raise NotImplementedError
+
+
+class StarGANGenerator(LabelGenerator):
+    """The photo is tanh of three maps: in [-1, 1]."""
+
+    outputs: ClassVar[int] = 3
+
+    def decode(self, mid_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.maps(mid_BCHW))
 
 
 class StarGANDiscriminator(nn.Module):
@@ -136,11 +156,12 @@ class StarGAN(Family):
     name: ClassVar[str] = "stargan"
     config_class: ClassVar[type[BaseModel]] = StarGANConfig
     side_multiple = 4
+    generator_class: ClassVar[type[LabelGenerator]] = StarGANGenerator
 
     def __init__(self, config: StarGANConfig | None = None) -> None:
-        self.config = config or StarGANConfig()
+        self.config = StarGANConfig() if config is None else config
         self.attributes = self.config.attributes
-        self.generator = StarGANGenerator(self.config)
+        self.generator = self.generator_class(self.config)
         self.discriminator = StarGANDiscriminator(self.config)
         self.parts = {"generator": self.generator, "discriminator": self.discriminator}
 
@@ -155,7 +176,7 @@ class StarGAN(Family):
 
     def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mid = self.generator.encode(x_BCHW, c_BA)
-        return self.generator.decode(mid).float(), mid.float()
+        return self.generator.decode(mid, x_BCHW).float(), mid.float()
 
     def discriminator_loss(
         self,
@@ -179,11 +200,8 @@ class StarGAN(Family):
             return terms
         terms["d_real"] = -config.adversarial_weight * real.mean()
         terms["d_fake"] = config.adversarial_weight * fake.mean()
-        mix = torch.rand(len(x_BCHW), 1, 1, 1, generator=rng).to(x_BCHW.device)
-        between = (mix * x_BCHW + (1 - mix) * fake_BCHW).requires_grad_(True)
-        (slope,) = torch.autograd.grad(self.discriminator(between)[0].sum(), between, create_graph=True)
-        length_B = slope.flatten(1).norm(dim=1)
-        terms["d_penalty"] = config.penalty_weight * (length_B - 1).square().mean()
+        slope = gradient_penalty(lambda between: self.discriminator(between)[0], x_BCHW, fake_BCHW, rng)
+        terms["d_penalty"] = config.penalty_weight * slope
         return terms
 
     def generator_loss(
@@ -207,3 +225,21 @@ class StarGAN(Family):
 def _label_loss(logits_BA: torch.Tensor, labels_BA: torch.Tensor) -> torch.Tensor:
     """Binary cross-entropy summed over the labels, mean over the photos (as published)."""
     return F.binary_cross_entropy_with_logits(logits_BA, labels_BA, reduction="sum") / len(logits_BA)
+
+
+def gradient_penalty(
+    score: Callable[[torch.Tensor], torch.Tensor],
+    real_BCHW: torch.Tensor,
+    fake_BCHW: torch.Tensor,
+    rng: torch.Generator,
+) -> torch.Tensor:
+    """Scalar mean of (|slope| - 1)^2 at a random point between each real photo and its fake (wgan-gp).
+
+    Gulrajani et al. 2017, arXiv 1704.00028, eq. 3; `score` gives any number of scores per photo, which are summed.
+    """
+    mix = torch.rand(len(real_BCHW), 1, 1, 1, generator=rng).to(real_BCHW.device)
+    between = (mix * real_BCHW + (1 - mix) * fake_BCHW).requires_grad_(True)
+    (slope,) = torch.autograd.grad(score(between).sum(), between, create_graph=True)
+    length_B = slope.flatten(1).norm(dim=1)
+    penalty: torch.Tensor = (length_B - 1).square().mean()
+    return penalty

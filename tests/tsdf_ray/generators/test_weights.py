@@ -77,7 +77,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
         "html": "safetensors",
         "empty": "safetensors",
         "cut": "safetensors",
-        "family": "editor, stargan",
+        "family": "attentiongan, attgan, editor, hisd, stargan",
         "config": "width",
         "absent": "no such file",
     }.items():
