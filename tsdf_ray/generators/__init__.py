@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tsdf_ray.generators.attentiongan import AttentionGAN, AttentionGANConfig
+from tsdf_ray.generators.attgan import AttGAN, AttGANConfig
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor, EditorConfig
 from tsdf_ray.generators.fresh import fresh_family, restart
@@ -13,6 +14,8 @@ from tsdf_ray.generators.weights import GENERATORS, load_family, load_official_s
 
 __all__ = [
     "GENERATORS",
+    "AttGAN",
+    "AttGANConfig",
     "AttentionGAN",
     "AttentionGANConfig",
     "Editor",

@@ -20,13 +20,19 @@ from safetensors.numpy import save_file
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.generators.attentiongan import AttentionGAN
+from tsdf_ray.generators.attgan import AttGAN
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file
 
-GENERATORS: dict[str, type[Family]] = {"attentiongan": AttentionGAN, "editor": Editor, "stargan": StarGAN}
+GENERATORS: dict[str, type[Family]] = {
+    "attentiongan": AttentionGAN,
+    "attgan": AttGAN,
+    "editor": Editor,
+    "stargan": StarGAN,
+}
 """Built-in families; plug-ins declare an entry point in the group `tsdf_ray.generators`."""
 
 PACKAGED = Path(str(files("tsdf_ray").joinpath("assets", "generators")))
