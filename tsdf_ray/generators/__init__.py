@@ -7,6 +7,7 @@ from tsdf_ray.generators.attgan import AttGAN, AttGANConfig
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor, EditorConfig
 from tsdf_ray.generators.fresh import fresh_family, restart
+from tsdf_ray.generators.hisd import HiSD, HiSDConfig, Tag
 from tsdf_ray.generators.pretrain import PretrainConfig, Progress, pretrain
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.generators.training import TrainConfig, Trainer, TrainResult, train
@@ -21,10 +22,13 @@ __all__ = [
     "Editor",
     "EditorConfig",
     "Family",
+    "HiSD",
+    "HiSDConfig",
     "PretrainConfig",
     "Progress",
     "StarGAN",
     "StarGANConfig",
+    "Tag",
     "Tensors",
     "TrainConfig",
     "TrainResult",

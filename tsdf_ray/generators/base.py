@@ -30,7 +30,11 @@ class Family(ABC):
     config_class: ClassVar[type[BaseModel]]
     """The frozen config it is built from: `Family(config)`."""
     frozen_parts: ClassVar[tuple[str, ...]] = ()
-    """Parts that only serve the loss and are never trained with it."""
+    """Parts that are never trained: they only serve the loss, or hold reference photos."""
+    shares_fake: ClassVar[bool] = True
+    """Whether both losses use edit(x, target), so that the caller computes it once for them."""
+    rates: ClassVar[Mapping[str, float]] = {}
+    """Step sizes of parts of the generator as multiples of its own, by prefix of the weights' names."""
     side_multiple: int = 1
     """Photos' sides must be multiples of this, and at least twice it."""
     attributes: tuple[str, ...]

@@ -8,7 +8,7 @@ a run that is resumed at step s draws what the unbroken run draws.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -102,12 +102,18 @@ class Trainer:
         domain_N = domain_index(self._labels, family.attributes)
         self._chance_N = (1.0 / domain_N.bincount()[domain_N].double()) ** config.balance
         self._seed = seed_for(run_seed, *names, "training")
-        self.generator_optimiser = self._adam(self.generator, config.learning_rate)
-        self.discriminator_optimiser = self._adam(self.discriminator, config.learning_rate * config.discriminator_rate)
+        self.generator_optimiser = self._adam(self.generator, family.rates)
+        self.discriminator_optimiser = self._adam(self.discriminator, {"": config.discriminator_rate})
         self.average = {k: v.detach().clone() for k, v in self.generator.state_dict().items()}
 
-    def _adam(self, module: torch.nn.Module, rate: float) -> torch.optim.Adam:
-        return torch.optim.Adam(module.parameters(), rate, betas=self.config.betas, fused=True)
+    def _adam(self, module: torch.nn.Module, rates: Mapping[str, float]) -> torch.optim.Adam:
+        """One group of weights per multiple of the step size; `_set_rates` sets the step sizes."""
+        groups: dict[float, list[torch.Tensor]] = {}
+        for name, parameter in module.named_parameters():
+            scale = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
+            groups.setdefault(scale, []).append(parameter)
+        scaled = [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
+        return torch.optim.Adam(scaled, self.config.learning_rate, betas=self.config.betas, fused=True)
 
     def step(self, step: int, shrink: int = 1) -> dict[str, float]:
         """Make step `step` (counted from 0) and return its weighted loss terms; `shrink` averages shrink^2 pixels.
@@ -120,8 +126,10 @@ class Trainer:
             rng = torch_rng(self._seed, "step", step, critic)
             x_BCHW, own_BA, target_BA = self._draw(rng, shrink)
             last = critic == self.config.discriminator_steps - 1
-            with self._precision(), torch.set_grad_enabled(last):
-                fake_BCHW = self.family.edit(x_BCHW, target_BA)
+            fake_BCHW = None
+            if self.family.shares_fake:
+                with self._precision(), torch.set_grad_enabled(last):
+                    fake_BCHW = self.family.edit(x_BCHW, target_BA)
             with self._precision():
                 losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
             terms |= self._descend(step, losses, self.discriminator_optimiser)
@@ -135,11 +143,9 @@ class Trainer:
         falling = self.config.decay_share * self.config.steps
         factor = min(1.0, (self.config.steps - step) / falling) if falling else 1.0
         rate = self.config.learning_rate * factor
-        for optimiser, scale in (
-            (self.generator_optimiser, 1.0),
-            (self.discriminator_optimiser, self.config.discriminator_rate),
-        ):
-            optimiser.param_groups[0]["lr"] = rate * scale
+        for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
+            for group in optimiser.param_groups:
+                group["lr"] = rate * group["scale"]
 
     def _draw(self, rng: torch.Generator, shrink: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index = torch.multinomial(self._chance_N, self.config.batch, generator=rng)

@@ -23,6 +23,7 @@ from tsdf_ray.generators.attentiongan import AttentionGAN
 from tsdf_ray.generators.attgan import AttGAN
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor
+from tsdf_ray.generators.hisd import HiSD
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file
@@ -31,6 +32,7 @@ GENERATORS: dict[str, type[Family]] = {
     "attentiongan": AttentionGAN,
     "attgan": AttGAN,
     "editor": Editor,
+    "hisd": HiSD,
     "stargan": StarGAN,
 }
 """Built-in families; plug-ins declare an entry point in the group `tsdf_ray.generators`."""
