@@ -8,10 +8,11 @@ from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.editor import Editor, EditorConfig
 from tsdf_ray.generators.fresh import fresh_family, restart
 from tsdf_ray.generators.hisd import HiSD, HiSDConfig, Tag
+from tsdf_ray.generators.official import load_official
 from tsdf_ray.generators.pretrain import PretrainConfig, Progress, pretrain
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.generators.training import TrainConfig, Trainer, TrainResult, train
-from tsdf_ray.generators.weights import GENERATORS, load_family, load_official_stargan, save_family
+from tsdf_ray.generators.weights import GENERATORS, load_family, save_family
 
 __all__ = [
     "GENERATORS",
@@ -35,7 +36,7 @@ __all__ = [
     "Trainer",
     "fresh_family",
     "load_family",
-    "load_official_stargan",
+    "load_official",
     "pretrain",
     "restart",
     "save_family",

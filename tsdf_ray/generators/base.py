@@ -37,6 +37,8 @@ class Family(ABC):
     """Step sizes of parts of the generator as multiples of its own, by prefix of the weights' names."""
     side_multiple: int = 1
     """Photos' sides must be multiples of this, and at least twice it."""
+    fresh_parts: tuple[str, ...] = ()
+    """Trained parts that its file did not hold (an official generator alone): retraining starts from fresh ones."""
     attributes: tuple[str, ...]
     parts: dict[str, nn.Module]
     """generator, discriminator, and what else its loss needs (frozen parts too); the prefix of tensor names."""
@@ -126,3 +128,17 @@ class Family(ABC):
         for module in self.parts.values():
             module.eval().requires_grad_(False)
         return self
+
+
+def check_tensors(
+    where: str, expected: Mapping[str, npt.NDArray[np.generic]], found: Mapping[str, npt.NDArray[np.generic]]
+) -> None:
+    """Raise UserError naming the first tensor that is missing, unknown or of another shape."""
+    for name, value in expected.items():
+        if name not in found:
+            raise UserError(f"{where}: tensor {name!r} is missing (expected shape {value.shape})")
+        if value.shape != found[name].shape:
+            raise UserError(f"{where}: tensor {name!r} has shape {found[name].shape}, expected {value.shape}")
+    for name in found:
+        if name not in expected:
+            raise UserError(f"{where}: unknown tensor {name!r} (shape {found[name].shape})")

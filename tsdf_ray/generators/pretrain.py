@@ -23,11 +23,11 @@ from safetensors import SafetensorError, safe_open
 from tsdf_ray.errors import Stopped, UserError
 from tsdf_ray.faces.edits import edit_labels
 from tsdf_ray.faces.faceset import FaceSet, to_pixels
-from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.base import Family, Tensors, check_tensors
 from tsdf_ray.generators.classifier import train_classifier
 from tsdf_ray.generators.fresh import fresh_family
 from tsdf_ray.generators.training import TrainConfig, Trainer
-from tsdf_ray.generators.weights import GENERATORS, check_tensors, save_family
+from tsdf_ray.generators.weights import GENERATORS, save_family
 from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file, write_tensors
 

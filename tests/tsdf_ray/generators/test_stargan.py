@@ -10,8 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tsdf_ray.errors import UserError
-from tsdf_ray.generators import StarGAN, StarGANConfig, load_official_stargan
+from tsdf_ray.generators import StarGAN, StarGANConfig
 from tsdf_ray.generators.stargan import InstanceNorm
 from tsdf_ray.testing.tiny import tiny_faces
 
@@ -109,34 +108,6 @@ def test_wgan_losses_of_a_linear_discriminator() -> None:
     assert float(terms["d_real"]) == pytest.approx(-0.25 * float(x[:, 0, :4, :4].mean()), abs=1e-6)
     assert float(terms["d_fake"]) == pytest.approx(0.0, abs=1e-7)
     assert float(terms["d_classification"]) == pytest.approx(4 * np.log(2), rel=1e-5)  # summed over the labels
-
-
-def test_official_checkpoints_load_with_sizes_read_from_the_files(tmp_path: Path) -> None:
-    family = small(attributes=("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young", "x", "y"))
-    for part, module in family.parts.items():
-        torch.save(module.state_dict(), tmp_path / f"{part}.ckpt")
-    loaded = load_official_stargan(tmp_path / "generator.ckpt", tmp_path / "discriminator.ckpt")
-    assert loaded.config.width == 4
-    assert loaded.config.blocks == 2
-    assert loaded.config.image_size == 32
-    assert loaded.attributes == ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young", "label_5", "label_6")
-    x, c = tiny_faces(2).images(), torch.eye(7)[:2]
-    assert torch.equal(loaded.edit(x, c), family.edit(x, c))
-    assert torch.equal(loaded.discriminator(x)[1], family.discriminator(x)[1])
-
-
-def test_checkpoints_that_are_none_are_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, ...]:
-            return print, ("run",)
-
-    torch.save({"main.0.weight": Evil()}, tmp_path / "evil.ckpt")
-    (tmp_path / "html.ckpt").write_text("<html>not found</html>")
-    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.ckpt")
-    torch.save(torch.zeros(3), tmp_path / "tensor.ckpt")
-    for name in ("evil", "html", "other", "tensor", "absent"):
-        with pytest.raises(UserError, match=f"{name}.ckpt"):
-            load_official_stargan(tmp_path / f"{name}.ckpt")
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
