@@ -20,7 +20,9 @@ Config = TypeVar("Config", bound="BaseModel")
 
 def pretrain(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the training: new, or with --resume its own.")],
-    family: Annotated[str, typer.Option("--family", help="Generator family: editor or stargan.")] = "editor",
+    family: Annotated[
+        str, typer.Option("--family", help="Generator family: editor, stargan, attentiongan, attgan or hisd.")
+    ] = "editor",
     source: Annotated[str, typer.Option("--source", help="Photos: sample, celeba, folder or parquet.")] = "sample",
     data: Annotated[Path | None, typer.Option("--data", help="Folder or file of the source.")] = None,
     photos: Annotated[int, typer.Option("--photos", min=1, help="How many photos to train on.")] = 1000,

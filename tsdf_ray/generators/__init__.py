@@ -5,6 +5,7 @@ from __future__ import annotations
 from tsdf_ray.generators.attentiongan import AttentionGAN, AttentionGANConfig
 from tsdf_ray.generators.attgan import AttGAN, AttGANConfig
 from tsdf_ray.generators.base import Family, Tensors
+from tsdf_ray.generators.catalogue import Packaged, WeightsInfo, describe_weights, packaged_weights
 from tsdf_ray.generators.editor import Editor, EditorConfig
 from tsdf_ray.generators.fresh import fresh_family, restart
 from tsdf_ray.generators.hisd import HiSD, HiSDConfig, Tag
@@ -25,6 +26,7 @@ __all__ = [
     "Family",
     "HiSD",
     "HiSDConfig",
+    "Packaged",
     "PretrainConfig",
     "Progress",
     "StarGAN",
@@ -34,9 +36,12 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "Trainer",
+    "WeightsInfo",
+    "describe_weights",
     "fresh_family",
     "load_family",
     "load_official",
+    "packaged_weights",
     "pretrain",
     "restart",
     "save_family",

@@ -48,6 +48,8 @@ SURFACE = {
     "scenarios show": ["--filled", "name"],
     "scenarios check": ["files"],
     "scenarios schema": [],
+    "weights list": [],
+    "weights check": ["file"],
 }
 
 
