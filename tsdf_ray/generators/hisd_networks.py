@@ -167,9 +167,10 @@ def initialise(module: nn.Module) -> None:
 
 
 class HiSDGenerator(nn.Module):
-    """Encoder, decoder, style extractor, and a translator and a mapper per tag; H, W multiples of 2^len(widths) / 2.
+    """Encoder, decoder, style extractor, and a translator and a mapper per tag.
 
-    `widths` are the encoder's; the decoder mirrors them. `choices` are the numbers of choices of the tags.
+    `widths` are the encoder's; the decoder mirrors them. `choices` are the numbers of choices of the tags. The sides
+    of photos are multiples of 2^(len(widths) - 1).
     """
 
     def __init__(

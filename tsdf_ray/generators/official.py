@@ -56,11 +56,13 @@ def is_checkpoint(path: Path) -> bool:
     return start[8:9] != b"{" and (start.startswith(b"PK\x03\x04") or start[:1] == b"\x80")
 
 
-def load_official(path: Path, discriminator: Path | None = None) -> Family:
+def load_official(path: Path, discriminator: Path | None = None, settings: Mapping[str, Any] | None = None) -> Family:
     """A family from an official checkpoint; `discriminator` is a second file, for StarGAN and AttentionGAN.
 
-    Raises UserError: a file that cannot be read as plain tensors, that is none of the known checkpoints, or whose
-    tensors do not fit (naming the tensor, what was expected and what was found).
+    `settings` are keys of the family's config that its tensors do not tell: names of the attributes, a fresh
+    discriminator's `image_size`, HiSD's `edited`. Raises UserError: a file that cannot be read as plain tensors, that
+    is none of the known checkpoints, or whose tensors do not fit (naming the tensor, what was expected and what was
+    found), and settings that do not fit the family.
     """
     content = _read(path)
     parts: dict[str, State] = {}
@@ -89,6 +91,10 @@ def load_official(path: Path, discriminator: Path | None = None) -> Family:
         reason = _first(error) if isinstance(error, ValidationError) else repr(error)
         files = " and ".join(str(file) for file in dict.fromkeys(where.values()))
         raise UserError(f"{files}: not an official {kind.name} checkpoint ({reason})") from error
+    try:
+        config = kind.config_class.model_validate(config.model_dump() | dict(settings or {}))
+    except ValidationError as error:
+        raise UserError(f"{path}: settings: {_first(error)}") from error
     family = fresh_family(kind, config, 0, "official")
     for part, state in parts.items():
         own = family.parts[part].state_dict()

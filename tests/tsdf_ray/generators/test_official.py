@@ -112,6 +112,20 @@ def test_sizes_are_read_from_the_files(tmp_path: Path) -> None:
     assert hisd.config.model_copy(update={"discriminator_widths": (4, 5)}) == HISD
 
 
+def test_settings_say_what_the_tensors_do_not(tmp_path: Path) -> None:
+    """METHOD's protocol of HiSD, and a fresh discriminator for smaller photos."""
+    family, path = files(tmp_path)["hisd"]
+    glasses = load_official(path, settings={"edited": ["Eyeglasses"], "image_size": 64})
+    assert isinstance(glasses, HiSD)
+    assert glasses.attributes == ("Eyeglasses",)
+    assert glasses.config.image_size == 64
+    assert array_digest(glasses.tensors(("generator",))) == array_digest(family.tensors(("generator",)))
+    with pytest.raises(UserError, match=r"hisd.pt: settings: .*no tag 'Hats'"):
+        load_official(path, settings={"edited": ["Hats"]})
+    with pytest.raises(UserError, match=r"'main.0.weight' has shape \(4, 10, 7, 7\), expected \(4, 8, 7, 7\)"):
+        load_official(files(tmp_path)["stargan"][1], settings={"attributes": FIVE})
+
+
 def test_discriminators_are_read_where_there_are_any(tmp_path: Path) -> None:
     stargan, attgan = fresh(StarGAN, STARGAN), fresh(AttGAN, ATTGAN)
     for part in ("generator", "discriminator"):
