@@ -178,6 +178,7 @@ class AttGAN(Family):
     def __init__(self, config: AttGANConfig | None = None) -> None:
         self.config = config or AttGANConfig()
         self.attributes = self.config.attributes
+        self.side_multiple = 2**self.config.layers
         self.generator = AttGANGenerator(self.config)
         self.discriminator = AttGANDiscriminator(self.config)
         self.parts = {"generator": self.generator, "discriminator": self.discriminator}

@@ -135,6 +135,7 @@ class HiSD(Family):
     def __init__(self, config: HiSDConfig | None = None) -> None:
         self.config = config = config or HiSDConfig()
         self._active = config.active()
+        self.side_multiple = 2 ** (len(config.widths) - 1)
         self.attributes = tuple(label for _, tag, _ in self._active for label in tag.labels)
         choices = [len(tag.choices) for tag in config.tags]
         self.generator = HiSDGenerator(

@@ -225,7 +225,8 @@ class Evaluator:
 
     def _edit(self, generator: Family, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            return generator.edit(x_BCHW, c_BA).float()
+            # A forgery is a picture: some families' last layer is not bounded.
+            return generator.edit(x_BCHW, c_BA).float().clamp(-1.0, 1.0)
 
     def _clean_forgeries(self, generator: Family) -> list[torch.Tensor]:
         """G(x, c) of every pair, by chunk. Kept: G_0's and the last generator's."""
