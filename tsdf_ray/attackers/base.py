@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -46,7 +47,7 @@ class Attacker:
         """What is usable of the photos as published: detected, cropped, purified."""
         prepared = prepare(self.config.prepare, self._detectors, published)
         photos = purify(self.config.purify, prepared.photos)
-        return Prepared(photos, prepared.used_U, prepared.has_box_N, prepared.boxes_N4, prepared.scores_N)
+        return replace(prepared, photos=photos)
 
     def retrain(self, round: int, pool: Sequence[FaceSet], family: Family) -> Retrained:
         """G_r from `family` (carrying G_{r-1}; trained in place) on the usable photos of the pool's rounds.

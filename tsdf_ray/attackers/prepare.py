@@ -28,11 +28,17 @@ class PrepareConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    detectors: tuple[str, ...] = Field(
-        (),
-        description="face detectors in the order they are tried; the first that finds a face decides",
+    detectors: tuple[str, ...] = Field((), description="face detectors that are asked; none: every photo is usable")
+    combine: Literal["any", "majority"] = Field(
+        "any",
+        description="a face counts when any, or more than half, of the detectors find one; the surest gives the box",
     )
     score_threshold: float = Field(0.7, ge=0.0, lt=1.0, description="a detection counts above this score")
+    enlarge: float = Field(1.0, ge=1.0, le=8.0, description="photos are enlarged by this factor before detecting")
+    flip: bool = Field(False, description="a detector that finds nothing is asked again with the mirrored photo")
+    known_boxes: bool = Field(
+        False, description="photos without a find take the mean box of the round's photos with one (aligned frames)"
+    )
     crop: Literal["none", "box"] = Field(
         "none", description="box: crop to the (largest) face and resize; none: the detection only gates the photo"
     )
@@ -42,8 +48,9 @@ class PrepareConfig(BaseModel):
 
     @model_validator(mode="after")
     def _crop_needs_a_detector(self) -> PrepareConfig:
-        if self.crop == "box" and not self.detectors:
-            raise ValueError("crop: box needs at least one detector; name one, or use crop: none")
+        for key, wanted in (("crop: box", self.crop == "box"), ("known_boxes", self.known_boxes)):
+            if wanted and not self.detectors:
+                raise ValueError(f"{key} needs at least one detector; name one, or leave {key} out")
         if len(set(self.detectors)) != len(self.detectors):
             raise ValueError("a detector is named twice")
         return self
@@ -57,31 +64,34 @@ class Prepared:
     """The U usable photos, same ids and labels, cropped where asked."""
     used_U: npt.NDArray[np.intp]
     """Position of each usable photo among the collected ones."""
-    has_box_N: npt.NDArray[np.bool_]
+    found_N: npt.NDArray[np.bool_]
     """In which collected photos a face was found."""
+    has_box_N: npt.NDArray[np.bool_]
+    """Which have a box: those, and with known_boxes the others too (where any was found)."""
     boxes_N4: npt.NDArray[np.float32]
-    """The largest face (x1, y1, x2, y2 in pixels) where has_box_N, else zeros."""
+    """The face (x1, y1, x2, y2 in pixels of the photo) where has_box_N, else zeros."""
     scores_N: npt.NDArray[np.float32]
-    """Its score, else zero."""
+    """Its score where found_N, else zero."""
 
 
 def prepare(config: PrepareConfig, detectors: Mapping[str, Detector], photos: FaceSet) -> Prepared:
     """Detect, drop or keep, crop. `detectors` holds at least those the config names."""
     n = len(photos)
-    has_box_N = np.zeros(n, dtype=np.bool_)
+    votes_N = np.zeros(n, dtype=np.intp)
     boxes_N4 = np.zeros((n, 4), dtype=np.float32)
     scores_N = np.zeros(n, dtype=np.float32)
     for name in config.detectors:
-        missing = np.flatnonzero(~has_box_N)
-        if not len(missing):
-            break
-        found = detect_all(detectors[name], photos.pixels_BCHW[missing], config.score_threshold)
-        for photo, faces in zip(missing, found, strict=True):
-            if len(faces):
-                largest = _largest(faces)
-                has_box_N[photo] = True
-                boxes_N4[photo] = faces.boxes_N4[largest].cpu().numpy()
-                scores_N[photo] = float(faces.scores_N[largest])
+        found_N, own_N4, own_N = find_faces(config, detectors[name], photos.pixels_BCHW)
+        votes_N += found_N
+        surer_N = found_N & (own_N > scores_N)
+        boxes_N4[surer_N], scores_N[surer_N] = own_N4[surer_N], own_N[surer_N]
+    needed = 1 if config.combine == "any" else len(config.detectors) // 2 + 1
+    found_N = votes_N >= needed
+    boxes_N4[~found_N], scores_N[~found_N] = 0.0, 0.0
+    has_box_N = found_N.copy()
+    if config.known_boxes and found_N.any():
+        boxes_N4[~found_N] = boxes_N4[found_N].mean(0, dtype=np.float64)
+        has_box_N[:] = True
     if config.detectors and config.on_miss == "drop":
         used_U = np.flatnonzero(has_box_N).astype(np.intp)
     else:
@@ -92,17 +102,56 @@ def prepare(config: PrepareConfig, detectors: Mapping[str, Detector], photos: Fa
         region = _region(config, boxes_N4[photo] if has_box_N[photo] else None, photos.size)
         if region is not None:
             pixels[u] = crop(photos.pixels_BCHW[photo], region)
-    return Prepared(usable.with_pixels(pixels), used_U, has_box_N, boxes_N4, scores_N)
+    return Prepared(usable.with_pixels(pixels), used_U, found_N, has_box_N, boxes_N4, scores_N)
 
 
-def detect_all(detector: Detector, pixels_BCHW: npt.NDArray[np.uint8], score_threshold: float) -> list[Boxes]:
-    """Faces of each photo, a bounded number of photos at a time."""
+def find_faces(
+    config: PrepareConfig, detector: Detector, pixels_BCHW: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """One detector's largest face in each photo: found [B], boxes [B, 4] in pixels of the photo, scores [B] (else 0).
+
+    Detected on the enlarged photo, and where that fails and `flip` asks for it on its mirror image; boxes are mapped
+    back.
+    """
+    count, size = len(pixels_BCHW), pixels_BCHW.shape[-1]
+    found_B = np.zeros(count, dtype=np.bool_)
+    boxes_B4 = np.zeros((count, 4), dtype=np.float32)
+    scores_B = np.zeros(count, dtype=np.float32)
+    for mirrored in (False, True) if config.flip else (False,):
+        asked = np.flatnonzero(~found_B)
+        view_BCHW = pixels_BCHW[asked]
+        if mirrored:
+            view_BCHW = view_BCHW[..., ::-1]
+        for photo, faces in zip(
+            asked, detect_all(detector, view_BCHW, config.score_threshold, config.enlarge), strict=True
+        ):
+            if len(faces):
+                largest = _largest(faces)
+                x1, y1, x2, y2 = faces.boxes_N4[largest].cpu().numpy()
+                found_B[photo] = True
+                boxes_B4[photo] = (size - x2, y1, size - x1, y2) if mirrored else (x1, y1, x2, y2)
+                scores_B[photo] = float(faces.scores_N[largest])
+    return found_B, boxes_B4, scores_B
+
+
+def detect_all(
+    detector: Detector, pixels_BCHW: npt.NDArray[np.uint8], score_threshold: float, enlarge: float = 1.0
+) -> list[Boxes]:
+    """Faces of each photo, a bounded number of photos at a time; boxes in pixels of the photo as given.
+
+    `enlarge` scales the photo for the detector (bilinear, to whole pixels); boxes are scaled back.
+    """
     boxes: list[Boxes] = []
     weight = next(detector.parameters(), torch.zeros(0))
+    size = pixels_BCHW.shape[-1]
+    side = round(enlarge * size)
     with torch.inference_mode():
         for start in range(0, len(pixels_BCHW), CHUNK):
-            chunk = torch.from_numpy(np.array(pixels_BCHW[start : start + CHUNK]))
-            boxes += detector.detect(to_images(chunk).to(weight.device), score_threshold)
+            x_BCHW = to_images(torch.from_numpy(np.array(pixels_BCHW[start : start + CHUNK]))).to(weight.device)
+            if side != size:
+                x_BCHW = F.interpolate(x_BCHW, size=(side, side), mode="bilinear", align_corners=False)
+            found = detector.detect(x_BCHW, score_threshold)
+            boxes += found if side == size else [Boxes(f.boxes_N4 * (size / side), f.scores_N) for f in found]
     return boxes
 
 

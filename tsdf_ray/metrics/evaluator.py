@@ -201,8 +201,8 @@ class Evaluator:
     def preparation_rows(self, stage: Stage, config: PrepareConfig, prepared: Prepared, clean: FaceSet) -> pa.Table:
         """What the attacker could use of the photos it collected; `clean` are the same photos without protection.
 
-        yield (usable or not), face_found, and crop_iou of its boxes with those the same preparation finds on the clean
-        photos (where both find one). The detectors that `config` names must be among the evaluator's.
+        yield (usable or not), face_found, and crop_iou of its boxes (reused ones too) with those the same preparation
+        has on the clean photos (where both have one). The detectors that `config` names must be among the evaluator's.
         """
         assert len(prepared.has_box_N) == len(clean), "prepared and clean photos must be the same collection"
         key = (clean.digest, config.model_dump_json())
@@ -216,7 +216,7 @@ class Evaluator:
             "crop_iou": (overlap_N, both_N.astype(np.float64)),
         }
         if config.detectors:
-            measures["face_found"] = prepared.has_box_N
+            measures["face_found"] = prepared.found_N
         model = stage.model or "+".join(config.detectors)
         return make_rows(stage, clean.ids, measures, split="attacker", model=model)
 

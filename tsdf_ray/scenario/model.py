@@ -30,6 +30,7 @@ from tsdf_ray.channels import ChannelConfig, NoChannel
 from tsdf_ray.defenders import DEFENDERS
 from tsdf_ray.defenders.base import DefenderConfig
 from tsdf_ray.detectors import DETECTORS
+from tsdf_ray.detectors.base import MAX_SIDE
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import FacesConfig
 from tsdf_ray.registry import known, look_up
@@ -198,6 +199,15 @@ class Scenario(Strict):
                     kind = PydanticCustomError("detector", "{message}", {"message": str(error)})
                     where = (section, name, *(("prepare",) if section == "attackers" else ()), "detectors")
                     errors.append(InitErrorDetails(type=kind, loc=where, input=detector))
+        for name, attacker in self.attackers.items():
+            enlarge = attacker.prepare.enlarge
+            if attacker.prepare.detectors and round(enlarge * self.faces.size) > MAX_SIDE:
+                kind = PydanticCustomError(
+                    "enlarge",
+                    "{enlarge} makes {size} px photos larger than the {most} px detectors take; lower it",
+                    {"enlarge": enlarge, "size": self.faces.size, "most": MAX_SIDE},
+                )
+                errors.append(InitErrorDetails(type=kind, loc=("attackers", name, "prepare", "enlarge"), input=enlarge))
         if errors:
             raise ValidationError.from_exception_data("Scenario", errors)
         return self

@@ -28,6 +28,7 @@ class Listed(Detector):
         super().__init__()
         self._finds = finds
         self.asked: list[int] = []
+        self.sides: list[int] = []
 
     @classmethod
     def load(cls, weights: Path | None = None) -> Listed:
@@ -43,12 +44,29 @@ class Listed(Detector):
         assert len(x_BCHW) <= CHUNK
         levels = ((x_BCHW[:, 0, 0, 0] + 1) * 127.5).round().int().tolist()
         self.asked += levels
+        self.sides.append(x_BCHW.shape[-1])
         found = []
         for level in levels:
             rows = [row for row in self._finds.get(level, []) if row[4] > score_threshold]
             table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 5)
             found.append(Boxes(table[:, :4], table[:, 4]))
         return found
+
+
+class Bounding(Listed):
+    """Finds the box around the bright pixels; sees nothing in its first `blind_views` calls."""
+
+    def __init__(self, blind_views: int) -> None:
+        super().__init__({})
+        self._blind_views = blind_views
+
+    def detect(self, x_BCHW: torch.Tensor, score_threshold: float = 0.7) -> list[Boxes]:
+        self._blind_views -= 1
+        if self._blind_views >= 0:
+            return [Boxes(torch.zeros(0, 4), torch.zeros(0)) for _ in x_BCHW]
+        rows, columns = torch.nonzero(x_BCHW[0, 0] > 0, as_tuple=True)
+        corners = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        return [Boxes(torch.tensor([corners], dtype=torch.float32), torch.ones(1))]
 
 
 def photos(count: int) -> FaceSet:
@@ -109,12 +127,90 @@ def test_a_photo_without_a_face(on_miss: str, usable: int) -> None:
         np.testing.assert_array_equal(found.photos.pixels_BCHW[0], crop(faces.pixels_BCHW[0], (16, 16, 32)))
 
 
-def test_a_second_detector_is_asked_only_where_the_first_finds_nothing() -> None:
-    first, second = Listed({0: [FACE]}), Listed({0: [(0, 0, 9, 9, 0.9)], 2: [FACE]})
-    found = prepare(PrepareConfig(detectors=("a", "b")), {"a": first, "b": second}, photos(3))
-    assert found.used_U.tolist() == [0, 2]
-    assert second.asked == [1, 2]
-    np.testing.assert_array_equal(found.boxes_N4[0], FACE[:4])
+SURE = (0.0, 0.0, 9.0, 9.0, 0.95)
+
+
+@pytest.mark.parametrize(
+    ("combine", "used"), [("any", [0, 1, 2, 3]), ("majority", [0, 1])], ids=["any", "majority of three"]
+)
+def test_detectors_vote_and_the_surest_gives_the_box(combine: str, used: list[int]) -> None:
+    detectors = {
+        "a": Listed({0: [FACE], 1: [FACE], 2: [FACE]}),
+        "b": Listed({0: [SURE], 1: [FACE], 3: [SURE]}),
+        "c": Listed({0: [FACE]}),
+    }
+    config = PrepareConfig.model_validate({"detectors": ["a", "b", "c"], "combine": combine})
+    found = prepare(config, detectors, photos(5))
+    assert found.used_U.tolist() == used
+    assert found.found_N.tolist() == [i in used for i in range(5)]
+    np.testing.assert_array_equal(found.boxes_N4[0], SURE[:4])
+    assert found.scores_N[0] == pytest.approx(0.95)
+    for lost in set(range(5)) - set(used):
+        assert not found.boxes_N4[lost].any()
+        assert found.scores_N[lost] == 0
+
+
+def test_one_of_two_detectors_is_no_majority() -> None:
+    detectors = {"a": Listed({0: [FACE], 1: [FACE]}), "b": Listed({0: [FACE]})}
+    found = prepare(PrepareConfig(detectors=("a", "b"), combine="majority"), detectors, photos(2))
+    assert found.used_U.tolist() == [0]
+
+
+def test_boxes_of_an_enlarged_photo_are_mapped_back() -> None:
+    """64 px times 1.5 are 96: a find at (24, 12, 72, 60) there is (16, 8, 48, 40) in the photo."""
+    detector = Listed({0: [(24.0, 12.0, 72.0, 60.0, 0.9)]})
+    found = prepare(PrepareConfig(detectors=("d",), enlarge=1.5), {"d": detector}, photos(1))
+    assert detector.sides == [96]
+    np.testing.assert_allclose(found.boxes_N4[0], FACE[:4], rtol=1e-6)
+    assert found.photos.size == SIZE
+
+
+def test_the_mirrored_photo_is_tried_where_nothing_was_found() -> None:
+    """Column 63 is dark in photo 0, so only its mirror image has the corner the detector knows."""
+    pixels = photos(2).pixels_BCHW
+    pixels[0, :, 0, 0], pixels[0, :, 0, -1] = 7, 9
+    pixels[1, :, 0, 0] = 5
+    faces = photos(2).with_pixels(pixels)
+    detector = Listed({9: [(10.0, 4.0, 30.0, 44.0, 0.8)], 5: [FACE]})
+    assert prepare(PrepareConfig(detectors=("d",)), {"d": detector}, faces).used_U.tolist() == [1]
+    detector.asked.clear()
+    found = prepare(PrepareConfig(detectors=("d",), flip=True), {"d": detector}, faces)
+    assert detector.asked == [7, 5, 9]  # photo 1 was found at once
+    np.testing.assert_array_equal(found.boxes_N4[0], (34, 4, 54, 44))  # 64 - 30, 64 - 10
+    np.testing.assert_array_equal(found.boxes_N4[1], FACE[:4])
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(1, 4), st.integers(0, 31), st.integers(0, 31))
+def test_a_bright_cell_is_found_where_it_is_in_every_view(enlarge: float, left: int, top: int) -> None:
+    """A real search, not a table: the brightest pixels' box, whatever the view, maps back to the cell."""
+    pixels = np.zeros((1, 3, SIZE, SIZE), np.uint8)
+    pixels[:, :, top : top + 16, left : left + 24] = 255
+    faces = photos(1).with_pixels(pixels)
+    for only_mirrored in (False, True):
+        config = PrepareConfig(detectors=("d",), enlarge=enlarge, flip=True)
+        found = prepare(config, {"d": Bounding(blind_views=int(only_mirrored))}, faces)
+        np.testing.assert_allclose(found.boxes_N4[0], (left, top, left + 24, top + 16), atol=1.5)
+
+
+def test_known_boxes_serve_the_photos_without_a_find() -> None:
+    low = (16.0, 24.0, 48.0, 56.0, 0.9)
+    detector = {"d": Listed({0: [FACE], 1: [low]})}
+    config = PrepareConfig(detectors=("d",), crop="box", margin=0.0, known_boxes=True)
+    found = prepare(config, detector, photos(3))
+    assert found.used_U.tolist() == [0, 1, 2]
+    assert found.found_N.tolist() == [True, True, False]
+    assert found.has_box_N.all()
+    np.testing.assert_array_equal(found.boxes_N4[2], (16, 16, 48, 48))  # the mean of the two
+    assert found.scores_N[2] == 0
+    np.testing.assert_array_equal(found.photos.pixels_BCHW[2], crop(photos(3).pixels_BCHW[2], (16, 16, 32)))
+
+
+def test_without_any_find_no_box_is_known() -> None:
+    config = PrepareConfig(detectors=("d",), known_boxes=True)
+    found = prepare(config, {"d": Listed({})}, photos(2))
+    assert len(found.photos) == 0
+    assert not found.has_box_N.any()
 
 
 def test_without_a_detector_everything_is_usable() -> None:
@@ -143,7 +239,16 @@ def test_a_crop_always_lies_in_the_photo(corners: list[float], margin: float, si
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"crop": "box"}, {"detectors": ["a", "a"]}, {"on_miss": "retry"}, {"score_threshold": 1.0}, {"margin": -1}],
+    [
+        {"crop": "box"},
+        {"known_boxes": True},
+        {"detectors": ["a", "a"]},
+        {"detectors": ["a"], "combine": "first"},
+        {"on_miss": "retry"},
+        {"score_threshold": 1.0},
+        {"margin": -1},
+        {"enlarge": 0.5},
+    ],
 )
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

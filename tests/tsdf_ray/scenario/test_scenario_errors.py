@@ -134,6 +134,12 @@ def test_mistake(case: str, tmp_path: Path) -> None:
     assert "pydantic" not in found
 
 
+def test_photos_enlarged_beyond_what_detectors_take(tmp_path: Path) -> None:
+    text = changed("  source: sample", "  size: 256").replace("[mtcnn]}", "[mtcnn], enlarge: 5}")
+    found = message(tmp_path, text)
+    assert "mine.yaml:16: attackers.plain.prepare.enlarge: 5.0 makes 256 px photos larger than the 1024 px" in found
+
+
 def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     found = message(
         tmp_path, GOOD.replace("rounds: 2", "rounds: 0").replace("epsilon: 0.05", "epsilon: 7\n    batch: 0")
