@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tsdf_ray.attackers.base import Attacker, AttackerConfig
-from tsdf_ray.attackers.collect import Choice, CollectConfig, check_supply, choose
+from tsdf_ray.attackers.collect import Choice, CollectConfig, check_supply, choose, own_photos
+from tsdf_ray.attackers.denoiser import DenoiseStep
 from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, prepare
-from tsdf_ray.attackers.purify import purify
+from tsdf_ray.attackers.purify import Fitted, Purifier, PurifyConfig, SubtractStep, fit
 from tsdf_ray.attackers.retrain import RetrainConfig, Retrained
 
 __all__ = [
@@ -13,12 +14,18 @@ __all__ = [
     "AttackerConfig",
     "Choice",
     "CollectConfig",
+    "DenoiseStep",
+    "Fitted",
     "PrepareConfig",
     "Prepared",
+    "Purifier",
+    "PurifyConfig",
     "RetrainConfig",
     "Retrained",
+    "SubtractStep",
     "check_supply",
     "choose",
+    "fit",
+    "own_photos",
     "prepare",
-    "purify",
 ]

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tsdf_ray.attackers.collect import CollectConfig
 from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, prepare
-from tsdf_ray.attackers.purify import purify
+from tsdf_ray.attackers.purify import Fitted, Purifier, PurifyConfig, denoisers, fit
 from tsdf_ray.attackers.retrain import DECAY, RetrainConfig, Retrained, pool_of, retrain
-from tsdf_ray.channels import ChannelConfig
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
@@ -24,8 +24,25 @@ class AttackerConfig(BaseModel):
 
     collect: CollectConfig = Field(default_factory=CollectConfig, description="which photos, how many protected")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="detect, drop, crop")
-    purify: tuple[ChannelConfig, ...] = Field((), max_length=8, description="channels run over usable photos")
+    purify: PurifyConfig = Field(default_factory=PurifyConfig, description="what is done against perturbations, where")
     retrain: RetrainConfig = Field(default_factory=RetrainConfig, description="how the generator is fitted to them")
+
+    @model_validator(mode="after")
+    def _purification_is_possible(self) -> AttackerConfig:
+        steps = self.purify.steps
+        learned = any("denoise" in (step.kind, getattr(getattr(step, "denoised", None), "kind", "")) for step in steps)
+        if learned and not self.collect.own:
+            raise PydanticCustomError(
+                "denoise", "denoise learns on clean photos of its own; set collect.own", {"path": ["purify"]}
+            )
+        cropped = self.prepare.crop == "box" or self.prepare.on_miss == "center_crop"
+        if cropped and any(step.kind == "subtract" for step in self.purify.train):
+            raise PydanticCustomError(
+                "subtract",
+                "after a crop nothing lies where it was; put subtract into purify.prepare",
+                {"path": ["purify", "train"]},
+            )
+        return self
 
 
 class Attacker:
@@ -42,12 +59,23 @@ class Attacker:
         self._run_seed = run_seed
         self._detectors = detectors
         self._decay = tuple(decay)
+        # Kept because they never change in a match; an attacker that is built anew trains the same ones again.
+        self._denoisers: Fitted = {}
 
-    def prepare(self, round: int, published: FaceSet) -> Prepared:
-        """What is usable of the photos as published: detected, cropped, purified."""
-        prepared = prepare(self.config.prepare, self._detectors, published)
-        photos = purify(self.config.purify, prepared.photos)
-        return replace(prepared, photos=photos)
+    def study(self, round: int, own: FaceSet, published: FaceSet) -> Fitted:
+        """What purification learns: on the attacker's `own` clean photos, and from the round's photos as `published`.
+
+        Raises MatchFailed when a loss is not finite.
+        """
+        fitted = fit(self.config.purify, own, published, self._run_seed, self._denoisers)
+        self._denoisers = denoisers(fitted, self.config.purify)
+        return fitted
+
+    def prepare(self, round: int, published: FaceSet, fitted: Fitted) -> Prepared:
+        """What is usable of the photos as published: purified, detected, cropped, purified for training."""
+        purifier = Purifier(self.config.purify, fitted)
+        prepared = prepare(self.config.prepare, self._detectors, purifier("prepare", published))
+        return replace(prepared, photos=purifier("train", prepared.photos))
 
     def retrain(self, round: int, pool: Sequence[FaceSet], family: Family) -> Retrained:
         """G_r from `family` (carrying G_{r-1}; trained in place) on the usable photos of the pool's rounds.

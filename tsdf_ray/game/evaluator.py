@@ -1,21 +1,23 @@
 """The evaluator's steps in a match: what is judged when. The measuring itself is `tsdf_ray.metrics.Evaluator`.
 
-It alone loads the judge. Forgeries by one generator from one set of published photos are measured once: the rows taken
-before the retraining are also the decay curve's start, those after it its end.
+It alone loads the judge. Forgeries start from photos as the attacker purifies them for that (`purify.inference`), with
+what it learned in the judged round, clean and noisy references alike. Forgeries by one generator from one set of
+published photos are measured once: the rows taken before the retraining are also the decay curve's start, those after
+it its end.
 """
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from tsdf_ray.attackers import Prepared, Retrained
+from tsdf_ray.attackers import Fitted, Prepared, Purifier, Retrained
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.materials import Materials, family_with
-from tsdf_ray.game.samples import Samples
+from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
 from tsdf_ray.generators import Family, Tensors
@@ -33,7 +35,7 @@ class EvaluatorRole:
         attacker = scenario.attackers[match.attacker]
         names = dict.fromkeys([*scenario.evaluation.detectors, *attacker.prepare.detectors])
         self._all_detectors = {name: load_detector(name) for name in names}
-        self._prepare = attacker.prepare
+        self._attacker = attacker
         self._clean = materials.splits.evaluation
         self._initial = family_with(scenario.generator, materials.generator).freeze()
         self._evaluator = Evaluator(
@@ -48,18 +50,18 @@ class EvaluatorRole:
         self._noise: FaceSet | None = None
         self._last: tuple[str, pa.Table] = ("", pa.table({}))
 
-    def before(self, round: int, generator: Tensors, published: Published) -> Measured:
+    def before(self, round: int, generator: Tensors, published: Published, fitted: Fitted) -> Measured:
         """w_r against G_{r-1}; detection and visibility of the published photos; in round 1 the references too."""
-        family = self._family(generator)
+        family, purify = self._family(generator), self._purify(fitted)
         photos = published.evaluation
         rows = [
-            self._forgeries(Stage(round, round - 1, "before"), family, photos),
+            self._forgeries(Stage(round, round - 1, "before"), family, photos, purify),
             self._evaluator.detection_rows(Stage(round, round, "detection"), photos),
             self._evaluator.visibility_rows(Stage(round, round, "visibility"), photos),
         ]
         if round == 1:
-            rows += self._references(0, family)
-        samples = self._samples.before(family, photos)
+            rows += self._references(0, family, purify)
+        samples = self._samples.before(family, photos, purify)
         return Measured(pa.concat_tables(rows), samples, self._samples.notes)
 
     def after(
@@ -69,48 +71,65 @@ class EvaluatorRole:
         retrained: Retrained,
         prepared: Prepared,
         published: Published,
+        fitted: Fitted,
         *earlier: FaceSet,
     ) -> Measured:
         """w_1..w_r against G_r, the decay within the round, the attacker's data, the references against G_r."""
-        photos = published.evaluation
-        before = self._forgeries(Stage(round, round - 1, "before"), self._family(generator), photos)
+        photos, purify = published.evaluation, self._purify(fitted)
+        clean = purify(self._clean)
+        before = self._forgeries(Stage(round, round - 1, "before"), self._family(generator), photos, purify)
         family = self._family(retrained.tensors)
-        after = self._forgeries(Stage(round, round, "after"), family, photos)
+        after = self._forgeries(Stage(round, round, "after"), family, photos, purify)
         rows = [after]
         for s, old in enumerate(earlier, start=1):
-            rows.append(self._evaluator.forgery_rows(Stage(s, round, "later"), family, old))
-        rows += self._references(round, family)
-        collected = self._materials.splits.attacker.take(published.chosen_N)
-        stage = Stage(round, round, "preparation")
-        rows.append(self._evaluator.preparation_rows(stage, self._prepare, prepared, collected))
-        samples = self._samples.after(family, photos)
-        shares = self._match.scenario.evaluation.decay
-        rows.append(
-            self._evaluator.decay_rows(round, self._family(retrained.tensors), retrained, photos, before, after, shares)
+            rows.append(self._evaluator.forgery_rows(Stage(s, round, "later"), family, purify(old), clean))
+        rows += self._references(round, family, purify)
+        # The clean crops are those of the same preparation, so of the same purification.
+        collected = Purifier(self._attacker.purify, fitted)(
+            "prepare", self._materials.splits.attacker.take(published.chosen_N)
         )
+        stage = Stage(round, round, "preparation")
+        rows.append(self._evaluator.preparation_rows(stage, self._attacker.prepare, prepared, collected))
+        samples = self._samples.after(family, photos, purify)
+        shares, last = self._match.scenario.evaluation.decay, self._family(retrained.tensors)
+        rows.append(self._evaluator.decay_rows(round, last, retrained, purify(photos), before, after, shares, clean))
         return Measured(pa.concat_tables(rows), samples, {})
+
+    def _purify(self, fitted: Fitted) -> Purify:
+        """What this attacker does to photos before it forges; every set once per step."""
+        purifier = Purifier(self._attacker.purify, fitted)
+        done: dict[str, FaceSet] = {}
+
+        def purify(photos: FaceSet) -> FaceSet:
+            if photos.digest not in done:
+                done[photos.digest] = purifier("inference", photos)
+            return done[photos.digest]
+
+        return purify
 
     def _family(self, tensors: Tensors) -> Family:
         return family_with(self._match.scenario.generator, tensors).freeze()
 
-    def _forgeries(self, stage: Stage, family: Family, photos: FaceSet) -> pa.Table:
+    def _forgeries(self, stage: Stage, family: Family, photos: FaceSet, purify: Purify) -> pa.Table:
         """Rows of one generator on one set of photos; the last measurement is remembered, never repeated."""
-        key = array_digest(family.tensors(("generator",))) + photos.digest
+        forged_from, clean = purify(photos), purify(self._clean)
+        key = array_digest(family.tensors(("generator",))) + forged_from.digest + clean.digest
         if self._last[0] == key:
             return restage(self._last[1], stage)
-        rows = self._evaluator.forgery_rows(stage, family, photos)
+        rows = self._evaluator.forgery_rows(stage, family, forged_from, clean)
         self._last = (key, rows)
         return rows
 
-    def _references(self, round: int, family: Family) -> list[pa.Table]:
+    def _references(self, round: int, family: Family, purify: Purify) -> list[pa.Table]:
         """Photos without a defence, and photos with noise, against G_r."""
         rows = []
+        clean = purify(self._clean)
         for name in self._match.scenario.evaluation.references:
             stage = Stage(round, round, "reference", model=name)
             if name == "none":
-                rows.append(self._evaluator.clean_rows(stage, family))
+                rows.append(self._evaluator.clean_rows(stage, family, clean))
             else:
-                rows.append(self._evaluator.forgery_rows(stage, family, self._noisy()))
+                rows.append(self._evaluator.forgery_rows(stage, family, purify(self._noisy()), clean))
         return rows
 
     def _noisy(self) -> FaceSet:

@@ -62,12 +62,13 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
             shown = generator if match.shows_last_round else None
             learned = step(defender, "learn", shown)
             protected = step(defender, "publish", learned, shown)
-            before = step(evaluator, "before", generator, protected)
-            prepared = step(attacker, "prepare", protected)
+            fitted = step(attacker, "study", protected)
+            before = step(evaluator, "before", generator, protected, fitted)
+            prepared = step(attacker, "prepare", protected, fitted)
             retrained = step(attacker, "retrain", generator, prepared, *pool)
-            after = step(evaluator, "after", generator, retrained, prepared, protected, *published)
-            steps = {"learn": learned, "publish": protected, "prepare": prepared, "before": before}
-            steps |= {"retrain": retrained, "after": after}
+            after = step(evaluator, "after", generator, retrained, prepared, protected, fitted, *published)
+            steps = {"learn": learned, "publish": protected, "study": fitted, "prepare": prepared}
+            steps |= {"before": before, "retrain": retrained, "after": after}
 
             outcome = {}
             for name, handle in steps.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsdf_ray.attackers import Attacker, Prepared, Retrained, choose
+from tsdf_ray.attackers import Attacker, Fitted, Prepared, Retrained, choose, own_photos
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
@@ -64,18 +64,23 @@ class DefenderRole:
 
 
 class AttackerRole:
-    """Prepares what it collected and retrains on what is left."""
+    """Studies and prepares what it collected, and retrains on what is left."""
 
     def __init__(self, match: MatchSpec, materials: Materials) -> None:
         self._match = match
         config = match.scenario.attackers[match.attacker]
         detectors = {name: load_detector(name) for name in config.prepare.detectors}
         self._attacker = Attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
-        self._initial = materials.generator
+        split = materials.splits.attacker
+        self._own = split.take(own_photos(config.collect, match.seed, len(split)))
 
-    def prepare(self, round: int, published: Published) -> Prepared:
-        """Detect, crop, drop, purify."""
-        return self._attacker.prepare(round, published.collectable)
+    def study(self, round: int, published: Published) -> Fitted:
+        """What its purification must learn, from its own photos and the published ones."""
+        return self._attacker.study(round, self._own, published.collectable)
+
+    def prepare(self, round: int, published: Published, fitted: Fitted) -> Prepared:
+        """Purify, detect, crop, drop."""
+        return self._attacker.prepare(round, published.collectable, fitted)
 
     def retrain(self, round: int, generator: Tensors, prepared: Prepared, *earlier: FaceSet) -> Retrained:
         """G_r from G_{r-1} (or from scratch) on this round's usable photos and, where kept, earlier ones."""

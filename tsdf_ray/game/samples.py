@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from tsdf_ray.faces import FaceSet, all_edits, to_pixels
 from tsdf_ray.generators import Family
 
 Pictures = dict[str, npt.NDArray[Any]]
+Purify = Callable[[FaceSet], FaceSet]
+"""What the attacker does to photos before it forges."""
 
 
 class Samples:
@@ -33,26 +35,26 @@ class Samples:
         names = [clean.attributes[a] for a in edits.attribute_P[chosen].tolist()]
         self.notes = {"ids": json.dumps(self._clean.ids), "edits": json.dumps(names)}
 
-    def before(self, generator: Family, published: FaceSet) -> Pictures:
+    def before(self, generator: Family, published: FaceSet, purify: Purify) -> Pictures:
         """photo, published, forgeries by G_{r-1}, and boxes (see docs/run-directory.md)."""
         shown = published.take(range(len(self._clean)))
         pictures: Pictures = {
             "photo": self._clean.pixels_BCHW,
             "published": shown.pixels_BCHW,
-            "forgery_clean": self._forge(generator, self._clean),
-            "forgery_before": self._forge(generator, shown),
+            "forgery_clean": self._forge(generator, purify(self._clean)),
+            "forgery_before": self._forge(generator, purify(shown)),
         }
         for name, detector in self._detectors.items():
             pictures[f"clean_boxes.{name}"] = _boxes(detector, self._clean)
             pictures[f"boxes.{name}"] = _boxes(detector, shown)
         return pictures
 
-    def after(self, generator: Family, published: FaceSet) -> Pictures:
+    def after(self, generator: Family, published: FaceSet, purify: Purify) -> Pictures:
         """Forgeries by G_r."""
         shown = published.take(range(len(self._clean)))
         return {
-            "forgery_after": self._forge(generator, shown),
-            "forgery_clean_after": self._forge(generator, self._clean),
+            "forgery_after": self._forge(generator, purify(shown)),
+            "forgery_clean_after": self._forge(generator, purify(self._clean)),
         }
 
     def _forge(self, generator: Family, photos: FaceSet) -> npt.NDArray[np.uint8]:

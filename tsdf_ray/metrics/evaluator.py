@@ -2,6 +2,11 @@
 
 It keeps models and caches, no results. Cached per photo set: detections on clean photos. Cached per generator: the
 forgeries of the clean photos, for G_0 and for the generator judged last (56 MB each for 288 pairs of 128 px).
+
+An attacker may purify photos before it forges. Then P(x) stands for the clean photo x and P(y) for the published y in
+every measure of a forgery: G(P(y), c) is compared with G(P(x), c), and the region R is where G(P(x), c) differs from
+P(x). So purification that only blurs is no protection, and what it washes out of w is. Detection and visibility are
+measured on the photos as published.
 """
 
 from __future__ import annotations
@@ -68,37 +73,41 @@ class Evaluator:
         self._photos = photos
         self._autocast = precision == "bfloat16"
         self._batch = batch
-        self._images = photos.images().to(self._device)
         self._edits = all_edits(photos.labels(), photos.attributes)
         self._target_PA = self._edits.target_PA.to(self._device)
         self._attribute_P = self._edits.attribute_P.to(self._device)
         self._pair_photos = [photos.ids[p] for p in self._edits.photo_P.tolist()]
         self._pair_edits = [photos.attributes[a] for a in self._edits.attribute_P.tolist()]
+        self._initial = initial
         self._initial_digest = _digest(initial)
-        self._clean: dict[str, list[torch.Tensor]] = {}
+        self._clean: dict[tuple[str, str], list[torch.Tensor]] = {}
         self._boxes: dict[tuple[str, str], list[Boxes]] = {}
         self._clean_prepared: dict[tuple[str, str], Prepared] = {}
-        self._initial = self._clean_forgeries(initial)
 
-    def forgery_rows(self, stage: Stage, generator: Family, published: FaceSet) -> pa.Table:
+    def forgery_rows(
+        self, stage: Stage, generator: Family, published: FaceSet, clean: FaceSet | None = None
+    ) -> pa.Table:
         """Every photo of `published` (the evaluation photos, protected) with every edit that differs from it.
 
         edit_success (judge), hair_edit_success, l2_mask and sr_mask (reference: the clean forgery by `generator`),
         l2_mask_initial and sr_mask_initial (reference: by G_0), protection, and except in the phases later and decay
-        forgery_psnr and forgery_ssim against the clean forgery. Pass the clean photos for the unprotected reference.
+        forgery_psnr and forgery_ssim against the clean forgery. Both sets as the generator gets them: of an attacker
+        that purifies, P(y) as `published` and P(x) as `clean` (default: x itself), see above. Pass the clean ones twice
+        for the unprotected reference.
         """
-        assert published.ids == self._photos.ids, "published photos must be the evaluation photos, in order"
-        clean = self._clean_forgeries(generator)
-        images = self._images if published.digest == self._photos.digest else published.images().to(self._device)
+        clean = clean or self._photos
+        for photos in (published, clean):
+            assert photos.ids == self._photos.ids, "photos must be the evaluation photos, in order"
+        references = self._clean_forgeries(generator, clean), self._clean_forgeries(self._initial, clean)
+        clean_images = clean.images().to(self._device)
+        images = clean_images if published.digest == clean.digest else published.images().to(self._device)
         pictures = stage.phase not in {"later", "decay"}
         parts: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
-            for chunk, clean_PCHW, initial_PCHW in zip(
-                self._chunks(len(self._edits)), clean, self._initial, strict=True
-            ):
+            for chunk, clean_PCHW, initial_PCHW in zip(self._chunks(len(self._edits)), *references, strict=True):
                 photo_P, target_PA = self._edits.photo_P[chunk], self._target_PA[chunk]
-                x_PCHW = self._images[photo_P]
-                if images is self._images:
+                x_PCHW = clean_images[photo_P]
+                if images is clean_images:
                     forged_PCHW = clean_PCHW
                 else:
                     forged_PCHW = self._edit(generator, images[photo_P], target_PA)
@@ -134,13 +143,15 @@ class Evaluator:
             ]
         )
 
-    def clean_rows(self, stage: Stage, generator: Family) -> pa.Table:
+    def clean_rows(self, stage: Stage, generator: Family, clean: FaceSet | None = None) -> pa.Table:
         """The unprotected forgery: the rows of `forgery_rows` on the clean photos, and identity_error per photo."""
+        clean = clean or self._photos
         errors = []
         with torch.inference_mode():
+            images = clean.images().to(self._device)
             labels_BA = self._photos.labels().to(self._device)
             for chunk in self._chunks(len(self._photos)):
-                x_BCHW = self._images[chunk]
+                x_BCHW = images[chunk]
                 errors.append(identity_error(x_BCHW, self._edit(generator, x_BCHW, labels_BA[chunk])).cpu().numpy())
         identity = make_rows(
             stage,
@@ -148,7 +159,7 @@ class Evaluator:
             {"identity_error": np.concatenate(errors)},
             model=stage.model or generator.name,
         )
-        return pa.concat_tables([self.forgery_rows(stage, generator, self._photos), identity])
+        return pa.concat_tables([self.forgery_rows(stage, generator, clean, clean), identity])
 
     def decay_rows(
         self,
@@ -159,6 +170,7 @@ class Evaluator:
         before: pa.Table,
         after: pa.Table,
         shares: Sequence[float],
+        clean: FaceSet | None = None,
     ) -> pa.Table:
         """w_r within its round: `before` (G_{r-1}) at share 0, `after` (G_r) at 1, snapshots between, and `steps`.
 
@@ -169,7 +181,7 @@ class Evaluator:
             stage = Stage(round, round, "decay", share)
             if share in retrained.snapshots:
                 generator.load(retrained.snapshots[share])
-                tables.append(self.forgery_rows(stage, generator, published))
+                tables.append(self.forgery_rows(stage, generator, published, clean))
             else:
                 # Nothing was trained, or an end of the curve: measured already.
                 tables.append(restage(before if share == 0 else after, stage, DECAY_METRICS))
@@ -191,9 +203,9 @@ class Evaluator:
         """psnr and ssim of the published photos against the clean ones."""
         values: list[tuple[np.ndarray, np.ndarray]] = []
         with torch.inference_mode():
-            images = published.images().to(self._device)
+            clean_images, images = (photos.images().to(self._device) for photos in (self._photos, published))
             for chunk in self._chunks(len(self._photos)):
-                x, y = self._images[chunk], images[chunk]
+                x, y = clean_images[chunk], images[chunk]
                 values.append((psnr(x, y).cpu().numpy(), ssim(x, y).cpu().numpy()))
         psnr_B, ssim_B = (np.concatenate(part) for part in zip(*values, strict=True))
         return make_rows(stage, published.ids, similarity_measures(psnr_B, ssim_B))
@@ -228,18 +240,23 @@ class Evaluator:
             # A forgery is a picture: some families' last layer is not bounded.
             return generator.edit(x_BCHW, c_BA).float().clamp(-1.0, 1.0)
 
-    def _clean_forgeries(self, generator: Family) -> list[torch.Tensor]:
-        """G(x, c) of every pair, by chunk. Kept: G_0's and the last generator's."""
-        digest = _digest(generator)
-        if digest not in self._clean:
+    def _clean_forgeries(self, generator: Family, clean: FaceSet) -> list[torch.Tensor]:
+        """G(x, c) of every pair, by chunk. Kept: G_0's and the last generator's, of the last `clean` photos."""
+        key = _digest(generator), clean.digest
+        if key not in self._clean:
+            images = clean.images().to(self._device)
             with torch.inference_mode():
                 forged = [
-                    self._edit(generator, self._images[self._edits.photo_P[chunk]], self._target_PA[chunk])
+                    self._edit(generator, images[self._edits.photo_P[chunk]], self._target_PA[chunk])
                     for chunk in self._chunks(len(self._edits))
                 ]
-            self._clean = {name: kept for name, kept in self._clean.items() if name == self._initial_digest}
-            self._clean[digest] = forged
-        return self._clean[digest]
+            self._clean = {
+                other: kept
+                for other, kept in self._clean.items()
+                if other[1] == key[1] and self._initial_digest in {other[0], key[0]}
+            }
+            self._clean[key] = forged
+        return self._clean[key]
 
     def _clean_boxes(self, name: str) -> list[Boxes]:
         key = (name, self._photos.digest)

@@ -8,18 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tsdf_ray.attackers import CollectConfig, check_supply, choose
+from tsdf_ray.attackers import CollectConfig, check_supply, choose, own_photos
 from tsdf_ray.errors import UserError
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 60), st.floats(0, 1), st.integers(0, 2**31 - 1))
 def test_rounds_are_disjoint_and_repeatable(photos: int, rounds: int, spare: int, share: float, seed: int) -> None:
-    config = CollectConfig(photos=photos, protected=share)
+    """Half of the spare photos are the attacker's own: no round publishes them."""
+    config = CollectConfig(photos=photos, protected=share, own=spare // 2)
     available = rounds * photos + spare
     choices = [choose(config, seed, r, available) for r in range(1, rounds + 1)]
     together = np.concatenate([choice.index_N for choice in choices])
     assert len(set(together.tolist())) == rounds * photos
+    own = own_photos(config, seed, available)
+    assert len(set(own.tolist())) == spare // 2
+    assert not set(own.tolist()) & set(together.tolist())
     assert together.min() >= 0
     assert together.max() < available
     for r, choice in enumerate(choices, start=1):
@@ -41,6 +45,9 @@ def test_an_exhausted_split_is_refused_before_play() -> None:
         check_supply(CollectConfig(photos=30), 3, 89)
     with pytest.raises(UserError, match=r"lower collect\.photos or rounds"):
         choose(CollectConfig(photos=30), 0, 4, 100)
+    check_supply(CollectConfig(photos=30, own=10), 3, 100)
+    with pytest.raises(UserError, match=r"30 photos and 11 of its own need 101, .* has 100"):
+        check_supply(CollectConfig(photos=30, own=11), 3, 100)
 
 
 @pytest.mark.parametrize("wrong", [{"photos": 0}, {"protected": 1.1}, {"pool": "all"}, {"photo": 3}])

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from tsdf_ray.attackers import PrepareConfig, prepare, purify
+from tsdf_ray.attackers import PrepareConfig, prepare
 from tsdf_ray.attackers.prepare import CHUNK, crop, square
-from tsdf_ray.channels import BlurChannel, JpegChannel
 from tsdf_ray.detectors.base import Boxes, Detector, RawOutput
 from tsdf_ray.faces.faceset import FaceSet
 
@@ -253,12 +252,3 @@ def test_a_crop_always_lies_in_the_photo(corners: list[float], margin: float, si
 def test_wrong_values_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         PrepareConfig.model_validate(wrong)
-
-
-def test_purification_runs_in_order_and_nothing_is_nothing() -> None:
-    faces = photos(2)
-    assert purify((), faces).digest == faces.digest
-    blur, jpeg = BlurChannel(sigma=2.0), JpegChannel(quality=30)
-    one, other = purify((blur, jpeg), faces), purify((jpeg, blur), faces)
-    assert one.ids == faces.ids
-    assert len({one.digest, other.digest, faces.digest}) == 3

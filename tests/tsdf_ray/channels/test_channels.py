@@ -12,22 +12,37 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFilter
 from pydantic import TypeAdapter, ValidationError
+from scipy import ndimage, optimize
 
 from tsdf_ray.channels import (
     CHANNELS,
+    BitDepthChannel,
     BlurChannel,
     ChannelConfig,
     JpegChannel,
+    MedianChannel,
     NoChannel,
     ResizeChannel,
+    TvChannel,
     eight_bit,
     make_channel,
     publish,
 )
 from tsdf_ray.faces.faceset import FaceSet, to_images, to_pixels
 
-EVERY = [NoChannel(), JpegChannel(quality=75), ResizeChannel(size=40), ResizeChannel(size=90), BlurChannel(sigma=1.0)]
+EVERY = [
+    NoChannel(),
+    JpegChannel(quality=75),
+    ResizeChannel(size=40),
+    ResizeChannel(size=90),
+    BlurChannel(sigma=1.0),
+    MedianChannel(radius=1),
+    BitDepthChannel(bits=4),
+    TvChannel(weight=0.1),
+]
 LOSSY = EVERY[1:]
+SMOOTH = [config for config in EVERY if config.kind != "median"]
+"""A median passes the gradient to one pixel of its window only."""
 
 
 def photos(n: int = 3, size: int = 64, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -66,7 +81,7 @@ def test_shape_type_and_range_are_kept(config: ChannelConfig, sides: tuple[int, 
     assert float(applied.abs().max()) <= 1.0
 
 
-@pytest.mark.parametrize("config", EVERY, ids=str)
+@pytest.mark.parametrize("config", SMOOTH, ids=str)
 def test_a_gradient_reaches_every_pixel_and_is_finite(config: ChannelConfig) -> None:
     x = to_images(torch.from_numpy(photos())).requires_grad_()
     make_channel(config).apply(x).square().sum().backward()
@@ -145,6 +160,87 @@ def test_blur_agrees_with_pillow() -> None:
     assert np.abs(ours - theirs)[8:-8, 8:-8].mean() < 0.6
 
 
+def test_the_median_of_a_small_image_by_hand() -> None:
+    """Edges are reflected without repeating them: the corner's window is 9 8 9 / 2 1 2 / 9 8 9, so its median is 8."""
+    image = np.array([[1, 2, 3], [8, 9, 4], [7, 6, 5]], np.uint8)
+    pixels = np.broadcast_to(image, (1, 3, 3, 3)).copy()
+    out = make_channel(MedianChannel(radius=1)).publish(pixels)
+    assert out[0, 0, 0, 0] == 8
+    assert out[0, 1, 1, 1] == 5
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_median_agrees_with_scipy(radius: int) -> None:
+    pixels = photos(2, 32)
+    wanted = ndimage.median_filter(pixels, (1, 1, 2 * radius + 1, 2 * radius + 1), mode="mirror")
+    assert np.array_equal(make_channel(MedianChannel(radius=radius)).publish(pixels), wanted)
+
+
+@pytest.mark.parametrize(
+    ("bits", "wanted"), [(1, [0, 0, 255, 255]), (2, [0, 85, 170, 255]), (8, [0, 100, 140, 255])], ids=str
+)
+def test_bit_depth_by_hand(bits: int, wanted: list[int]) -> None:
+    """Two bits: levels 0, 85, 170, 255; 100 is nearest to 85, 140 to 170."""
+    pixels = np.broadcast_to(np.array([0, 100, 140, 255], np.uint8), (1, 3, 4, 4)).copy()
+    out = make_channel(BitDepthChannel(bits=bits)).publish(pixels)
+    assert out[0, 0, 0].tolist() == wanted
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 8), st.integers(0, 2**31 - 1))
+def test_bit_depth_moves_no_value_by_more_than_half_a_level_and_is_idempotent(bits: int, seed: int) -> None:
+    pixels = photos(1, 16, seed)
+    channel = make_channel(BitDepthChannel(bits=bits))
+    once = channel.publish(pixels)
+    assert len(np.unique(once)) <= 2**bits
+    assert np.abs(once.astype(int) - pixels).max() <= 127.5 / (2**bits - 1) + 0.5
+    assert np.array_equal(channel.publish(once), once)
+
+
+def test_tv_of_two_flat_halves_by_hand() -> None:
+    """A step of height h between halves n wide shrinks by weight / n on each side, and is flat beyond weight n h / 2.
+
+    Here n = 2, halves at -0.5 and 0.5: weight 0.2 gives -0.4 and 0.4; weight 2 gives 0.
+    """
+    x = torch.full((1, 3, 6, 4), -0.5, dtype=torch.float64)
+    x[..., 2:] = 0.5
+    for weight, level in ((0.2, 0.4), (2.0, 0.0)):
+        out = make_channel(TvChannel(weight=weight, steps=500)).apply(x)
+        torch.testing.assert_close(out[..., 2:], torch.full_like(out[..., 2:], level), atol=1e-3, rtol=0)
+        torch.testing.assert_close(out[..., :2], torch.full_like(out[..., :2], -level), atol=1e-3, rtol=0)
+
+
+def _tv_energy(u: npt.NDArray[np.float64], x: npt.NDArray[np.float64], weight: float) -> float:
+    """Written pixel by pixel, from the definition."""
+    rows, columns = x.shape
+    total = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            down = u[i + 1, j] - u[i, j] if i + 1 < rows else 0.0
+            right = u[i, j + 1] - u[i, j] if j + 1 < columns else 0.0
+            total += (u[i, j] - x[i, j]) ** 2 / 2 + weight * np.sqrt(down**2 + right**2 + 1e-12)
+    return float(total)
+
+
+def test_tv_agrees_with_a_general_minimiser() -> None:
+    x = np.random.default_rng(3).uniform(-0.9, 0.9, (4, 5))
+    found = optimize.minimize(lambda u: _tv_energy(u.reshape(4, 5), x, 0.2), x.ravel(), method="SLSQP", tol=1e-12)
+    channel = make_channel(TvChannel(weight=0.2, steps=500))
+    ours = channel.apply(torch.from_numpy(x).expand(1, 3, 4, 5))[0, 0].numpy()
+    assert _tv_energy(ours, x, 0.2) <= found.fun + 1e-5
+    assert np.abs(ours - found.x.reshape(4, 5)).max() < 0.02
+
+
+def test_tv_keeps_the_mean_and_more_weight_leaves_less_variation() -> None:
+    x = to_images(torch.from_numpy(photos(2, 32)))
+    outs = [x, *(make_channel(TvChannel(weight=weight)).apply(x) for weight in (0.05, 0.2, 0.8))]
+    for out in outs:
+        torch.testing.assert_close(out.mean((2, 3)), x.mean((2, 3)), atol=1e-4, rtol=0)
+    variation = [float(out.diff(dim=-1).abs().mean() + out.diff(dim=-2).abs().mean()) for out in outs]
+    assert variation == sorted(variation, reverse=True)
+    assert variation[-1] < variation[0] / 2
+
+
 @pytest.mark.parametrize("config", EVERY, ids=str)
 def test_a_photo_does_not_depend_on_its_neighbours(config: ChannelConfig) -> None:
     """More photos than one chunk; the same bits alone as in the batch."""
@@ -208,6 +304,10 @@ def test_every_kind_of_the_union_is_registered() -> None:
         {"kind": "blur", "sigma": 0},
         {"kind": "blur", "sigma": float("nan")},
         {"kind": "none", "quality": 3},
+        {"kind": "median", "radius": 0},
+        {"kind": "bit_depth", "bits": 0},
+        {"kind": "bit_depth", "bits": 9},
+        {"kind": "tv", "weight": 0},
         {"kind": "sharpen"},
         {},
     ],

@@ -114,11 +114,11 @@ def test_clean_forgeries_are_made_once_per_generator() -> None:
     initial = Counting()
     judge = evaluator(initial)
     pairs = len(all_edits(PHOTOS.labels(), PHOTOS.attributes))
-    assert initial.passes == pairs
     later = Counting((1.2, 1.0, 1.0))
     for by in (1, 2):
         judge.forgery_rows(BEFORE, later, shifted(PHOTOS, by))
     assert later.passes == 3 * pairs  # clean once, published twice
+    assert initial.passes == pairs
     judge.forgery_rows(BEFORE, initial, shifted(PHOTOS, 1))
     assert initial.passes == 2 * pairs  # G_0's clean forgeries are still there
     judge.forgery_rows(BEFORE, later, PHOTOS)
@@ -133,6 +133,24 @@ def test_the_cache_is_bounded_and_does_not_change_results() -> None:
     assert len(judge._clean) == 2
     for one, other in zip(first, reversed(again), strict=True):
         assert one.equals(other)
+
+
+def test_purified_photos_take_the_place_of_both_sides() -> None:
+    """G adds .1 per label: from photos 20 steps (.157) darker on both sides the measures are those of undarkened ones,
+    because forged and reference, and R, all start from what the generator gets."""
+    judge = evaluator()
+    plain = judge.forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 51))
+    assert PHOTOS.pixels_BCHW.min() >= 20
+    darker = judge.forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 31), shifted(PHOTOS, -20))
+    for metric in ("l2_mask", "l2_mask_initial", "sr_mask", "l2_mask_excluded"):
+        np.testing.assert_allclose(values(darker, metric), values(plain, metric), atol=1e-5)
+    washed = judge.forgery_rows(BEFORE, LinearFamily(), PHOTOS, PHOTOS)
+    assert len(values(washed, "l2_mask")) == len(values(plain, "l2_mask"))
+    assert (values(washed, "l2_mask") == 0).all()
+    # Another clean side for the same generator is another reference, whatever was cached.
+    again = judge.forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 31), PHOTOS)
+    np.testing.assert_allclose(values(again, "l2_mask"), (31 / 127.5) ** 2, atol=1e-5)
+    assert len(judge._clean) == 1  # here the generator is G_0 itself
 
 
 def test_batches_do_not_change_results() -> None:

@@ -27,7 +27,7 @@ defenders:
 attackers:
   plain:
     prepare: {detectors: [mtcnn]}
-    purify: [{kind: blur, sigma: 1.0}]
+    purify: {train: [{kind: blur, sigma: 1.0}]}
 evaluation:
   detectors: [retinaface]
 """
@@ -60,7 +60,27 @@ CASES = {
     "unknown key of a defender": ("    epsilon: 0.05", "    epsilom: 0.05", 10, ["epsilom", "'epsilon'", "epochs"]),
     "unknown key of an attacker": ("prepare: {det", "prepared: {det", 16, ["attackers.plain.prepared", "'prepare'"]),
     "unknown key of a channel": ("quality: 90", "qualty: 90", 6, ["publish.qualty", "'quality'"]),
-    "unknown key in a list": ("sigma: 1.0", "sigmo: 1.0", 17, ["attackers.plain.purify.0.sigmo", "'sigma'"]),
+    "unknown key in a list": ("sigma: 1.0", "sigmo: 1.0", 17, ["attackers.plain.purify.train.0.sigmo", "'sigma'"]),
+    "a place of purification that is none": ("{train:", "{training:", 17, ["purify.training", "'train'", "inference"]),
+    "a purification that is none": ("kind: blur, sigma: 1.0", "kind: denoize", 17, ["Did you mean 'denoise'", "tv"]),
+    "a denoiser without photos to learn on": (
+        "kind: blur, sigma: 1.0",
+        "kind: denoise",
+        17,
+        ["attackers.plain.purify", "collect.own"],
+    ),
+    "a denoiser inside a subtraction without photos": (
+        "kind: blur, sigma: 1.0",
+        "kind: subtract, denoised: {kind: denoise}",
+        17,
+        ["attackers.plain.purify", "collect.own"],
+    ),
+    "subtraction after a crop": (
+        "[mtcnn]}\n    purify: {train: [{kind: blur, sigma: 1.0}]}",
+        "[mtcnn], crop: box}\n    purify: {train: [{kind: subtract}]}",
+        17,
+        ["attackers.plain.purify.train", "purify.prepare"],
+    ),
     "key of another kind": ("    epsilon: 0.05", "    beta: 5", 10, ["defenders.found.beta", "unknown key"]),
     "wrong type": ("rounds: 2", "rounds: two", 2, ["rounds", "integer", "'two'"]),
     "text where a section belongs": ("{defender: 8, attacker: 16, evaluation: 8}", "many", 5, ["faces.counts", "many"]),

@@ -54,8 +54,12 @@ defenders = st.one_of(
         }
     ),
 )
+places = st.sampled_from(["prepare", "train", "inference"])
 attackers = st.fixed_dictionaries(
-    {"purify": st.lists(channels, max_size=2), "collect": st.fixed_dictionaries({"protected": shares})}
+    {
+        "purify": st.dictionaries(places, st.lists(channels, max_size=2)),
+        "collect": st.fixed_dictionaries({"protected": shares}),
+    }
 )
 scenarios = st.fixed_dictionaries(
     {
