@@ -33,7 +33,7 @@ class DenoiseStep(BaseModel):
     batch: int = Field(8, ge=1, le=512, description="patches of 64 px per step")
     width: int = Field(16, ge=1, le=256, description="channels of its layers")
     layers: int = Field(4, ge=2, le=32, description="3 x 3 convolutions")
-    learning_rate: float = Field(2e-3, gt=0.0, le=1.0, description="Adam's step size, falling linearly to 0")
+    learning_rate: float = Field(4e-3, gt=0.0, le=1.0, description="Adam's step size, falling linearly to 0")
 
 
 class Denoiser(nn.Module):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,11 +9,14 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardened
+from tsdf_ray.attackers.work import Work
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.fresh import restart
 from tsdf_ray.generators.training import TrainConfig, train
+from tsdf_ray.randomness import torch_rng
 
 DECAY = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Default shares of the retraining steps after which a snapshot is kept."""
@@ -25,8 +27,13 @@ class RetrainConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    mode: Literal["finetune", "scratch", "none"] = Field(
-        "finetune", description="go on from the last generator, start from random weights, or leave it as it is"
+    mode: Literal["finetune", "scratch", "adversarial", "none"] = Field(
+        "finetune",
+        description="go on from the last generator, start from random weights, go on with photos protected afresh in "
+        "every step, or leave it as it is",
+    )
+    adversarial: AdversarialConfig = Field(
+        default_factory=AdversarialConfig, description="the protection that mode adversarial makes for itself"
     )
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, rates, steps, batch")
 
@@ -44,7 +51,11 @@ class Retrained:
     """Training steps made; 0 when the generator stayed as it was."""
     losses: Mapping[str, float]
     """Mean of each weighted loss term over the steps; empty when none was made."""
-    seconds: float
+    photos: int = 0
+    """Photos seen: every photo as often as it stood in a batch (of generator or discriminator)."""
+    protected: int = 0
+    """How many of those were protected afresh (mode adversarial)."""
+    work: tuple[Work, ...] = ()
     reason: str | None = None
     """Why the generator stayed as it was."""
 
@@ -88,19 +99,24 @@ def retrain(
     `family` is trained in place. Fewer photos than a batch: it stays, and `reason` says so. Raises MatchFailed when a
     loss is not finite.
     """
-    started = time.monotonic()
     reason = None
     if config.mode == "none":
         reason = "the attacker does not retrain (retrain.mode: none)"
     elif len(photos) < config.train.batch:
         reason = f"{len(photos)} usable photos, fewer than a batch of {config.train.batch}"
     if reason is not None:
-        return Retrained(family.tensors(), {}, 0, {}, time.monotonic() - started, reason)
+        return Retrained(family.tensors(), {}, 0, {}, reason=reason)
     if config.mode == "scratch":
         family = restart(family, run_seed, *names)
     steps = config.train.steps
     inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
-    result = train(family, photos, config.train, run_seed, names, snapshots=sorted(set(inner.values())))
+    learner = family
+    if config.mode == "adversarial":
+        learner = Hardened(family, config.adversarial, torch_rng(run_seed, *names, "adversarial"))
+    result = train(learner, photos, config.train, run_seed, names, snapshots=sorted(set(inner.values())))
     tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
-    return Retrained(tensors, snapshots, steps, result.losses, time.monotonic() - started)
+    seen = steps * config.train.batch * config.train.discriminator_steps
+    protected = learner.photos if isinstance(learner, Hardened) else 0
+    work = (Work(f"retrain {config.mode}", seen, result.seconds),)
+    return Retrained(tensors, snapshots, steps, result.losses, seen, protected, work)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
 from tsdf_ray.attackers import Attacker, AttackerConfig
+from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardened
 from tsdf_ray.attackers.retrain import pool_of, snapshot_step
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.editor import Editor, EditorConfig
+from tsdf_ray.testing.linear import LinearFamily
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
 
@@ -89,6 +93,62 @@ def test_a_generator_that_stays_says_why(retrain: dict[str, object], words: str)
     assert array_digest(after.tensors) == digest
     assert (after.steps, dict(after.snapshots)) == (0, {})
     assert words in str(after.reason)
+
+
+ADVERSARIAL = {"mode": "adversarial", "adversarial": {"epsilon": 0.1, "steps": 3, "share": 0.5}}
+
+
+def test_adversarial_retraining_is_repeatable_and_another_training() -> None:
+    one, two = (attacker(**ADVERSARIAL).retrain(1, [photos(8)], editor()) for _ in range(2))
+    plain = attacker().retrain(1, [photos(8)], editor())
+    assert array_digest(one.tensors) == array_digest(two.tensors) != array_digest(plain.tensors)
+    assert (one.steps, one.photos, one.protected) == (8, 32, 16)
+    assert (plain.photos, plain.protected) == (32, 0)
+    assert set(one.tensors) == set(plain.tensors)
+    assert [(work.what, work.photos) for work in one.work] == [("retrain adversarial", 32)]
+    assert one.work[0].seconds > 0
+
+
+def _change(family: Editor, x_BCHW: torch.Tensor, moved_BCHW: torch.Tensor, c_BA: torch.Tensor) -> float:
+    with torch.no_grad():
+        return float((family.edit(moved_BCHW, c_BA) - family.edit(x_BCHW, c_BA)).square().mean())
+
+
+def test_fresh_protection_stays_in_its_budget_and_breaks_the_edit_more_than_noise() -> None:
+    family = editor()
+    with torch.no_grad():
+        family.generator.head.weight.mul_(10.0)
+    x_BCHW, c_BA = photos(8).images() * 0.8, photos(8, 1).labels()
+    config = AdversarialConfig(epsilon=0.1, steps=5, share=0.75)
+    hardened = Hardened(family, config, torch.Generator().manual_seed(1))
+    moved_BCHW = hardened.protect(x_BCHW, c_BA)
+    assert torch.equal(moved_BCHW[6:], x_BCHW[6:])
+    assert float((moved_BCHW - x_BCHW).abs().max()) <= 0.1 + 1e-6
+    assert hardened.photos == 6
+    assert not moved_BCHW.requires_grad
+    noise = 0.1 * torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(2)).mul(2).sub(1).sign()
+    noise[6:] = 0
+    assert _change(family, x_BCHW, moved_BCHW, c_BA) > 1.1 * _change(family, x_BCHW, x_BCHW + noise, c_BA)
+    assert all(parameter.grad is None for parameter in family.generator.parameters())
+
+
+def test_the_losses_see_the_photos_that_were_protected() -> None:
+    """G multiplies by 1, so sign steps from w grow it to the budget: |G(x') - G(x)| = epsilon at every entry."""
+    seen: list[torch.Tensor] = []
+
+    class Seeing(LinearFamily):
+        def generator_loss(self, x_BCHW: torch.Tensor, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
+            seen.append(x_BCHW)
+            return super().generator_loss(x_BCHW, *args, **more)
+
+    x_BCHW, c_BA = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)
+    config = AdversarialConfig(epsilon=0.1, steps=2, step_size=0.1, share=1.0)
+    rng = torch.Generator().manual_seed(0)
+    hardened = Hardened(Seeing(), config, rng)
+    forged_BCHW = hardened.edit(x_BCHW, c_BA)
+    hardened.generator_loss(x_BCHW, c_BA, c_BA, rng, forged_BCHW)
+    torch.testing.assert_close(seen[0].abs(), torch.full_like(x_BCHW, 0.1))
+    assert torch.equal(forged_BCHW, seen[0])
 
 
 def test_an_empty_round_is_survived() -> None:

@@ -219,7 +219,7 @@ def test_the_decay_curve_uses_both_ends_and_the_snapshots() -> None:
     old, new, middle = (LinearFamily((gain, 1.0, 1.0)).freeze() for gain in (1.0, 3.0, 2.0))
     before = judge.forgery_rows(BEFORE, old, published)
     after = judge.forgery_rows(Stage(1, 1, "after"), new, published)
-    retrained = Retrained(new.tensors(), {0.5: middle.tensors(("generator",))}, 10, {}, 0.0)
+    retrained = Retrained(new.tensors(), {0.5: middle.tensors(("generator",))}, 10, {})
     rows = judge.decay_rows(1, LinearFamily().freeze(), retrained, published, before, after, SHARES)
     wanted = {0.0: before, 1.0: after, 0.5: judge.forgery_rows(Stage(1, 1, "decay", 0.5), middle, published)}
     for share, expected in wanted.items():
@@ -233,7 +233,7 @@ def test_the_decay_of_a_starved_attacker_is_flat() -> None:
     judge, published, family = evaluator(), shifted(PHOTOS, 51), Counting()
     before = judge.forgery_rows(BEFORE, family, published)
     passes = family.passes
-    retrained = Retrained(family.tensors(), {}, 0, {}, 0.0, "3 usable photos, fewer than a batch of 16")
+    retrained = Retrained(family.tensors(), {}, 0, {}, reason="3 usable photos, fewer than a batch of 16")
     rows = judge.decay_rows(1, family, retrained, published, before, before, SHARES)
     assert family.passes == passes
     curves = [values(rows, "l2_mask", step_share=share).tolist() for share in SHARES]
