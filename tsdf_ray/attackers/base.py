@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -12,6 +12,7 @@ from tsdf_ray.attackers.collect import CollectConfig
 from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, prepare
 from tsdf_ray.attackers.purify import Fitted, Purifier, PurifyConfig, denoisers, fit
 from tsdf_ray.attackers.retrain import DECAY, RetrainConfig, Retrained, pool_of, retrain
+from tsdf_ray.attackers.work import Work, Worklog
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
@@ -45,6 +46,14 @@ class AttackerConfig(BaseModel):
         return self
 
 
+@dataclass(frozen=True)
+class Studied:
+    """What an attacker has learned for its purification in a round."""
+
+    fitted: Fitted
+    work: tuple[Work, ...] = ()
+
+
 class Attacker:
     """Plays an `AttackerConfig` with the detectors it names."""
 
@@ -62,20 +71,23 @@ class Attacker:
         # Kept because they never change in a match; an attacker that is built anew trains the same ones again.
         self._denoisers: Fitted = {}
 
-    def study(self, round: int, own: FaceSet, published: FaceSet) -> Fitted:
+    def study(self, round: int, own: FaceSet, published: FaceSet) -> Studied:
         """What purification learns: on the attacker's `own` clean photos, and from the round's photos as `published`.
 
         Raises MatchFailed when a loss is not finite.
         """
-        fitted = fit(self.config.purify, own, published, self._run_seed, self._denoisers)
+        log = Worklog()
+        fitted = fit(self.config.purify, own, published, self._run_seed, self._denoisers, log)
         self._denoisers = denoisers(fitted, self.config.purify)
-        return fitted
+        return Studied(fitted, log.done)
 
-    def prepare(self, round: int, published: FaceSet, fitted: Fitted) -> Prepared:
+    def prepare(self, round: int, published: FaceSet, studied: Studied) -> Prepared:
         """What is usable of the photos as published: purified, detected, cropped, purified for training."""
-        purifier = Purifier(self.config.purify, fitted)
-        prepared = prepare(self.config.prepare, self._detectors, purifier("prepare", published))
-        return replace(prepared, photos=purifier("train", prepared.photos))
+        log = Worklog()
+        purifier = Purifier(self.config.purify, studied.fitted, log)
+        prepared = prepare(self.config.prepare, self._detectors, purifier("prepare", published), log)
+        photos = purifier("train", prepared.photos)
+        return replace(prepared, photos=photos, work=log.done)
 
     def retrain(self, round: int, pool: Sequence[FaceSet], family: Family) -> Retrained:
         """G_r from `family` (carrying G_{r-1}; trained in place) on the usable photos of the pool's rounds.

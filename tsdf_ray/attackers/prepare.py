@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from tsdf_ray.attackers.work import Work, Worklog
 from tsdf_ray.detectors.base import Boxes, Detector
 from tsdf_ray.faces.faceset import FaceSet, to_images, to_pixels
 
@@ -72,16 +74,21 @@ class Prepared:
     """The face (x1, y1, x2, y2 in pixels of the photo) where has_box_N, else zeros."""
     scores_N: npt.NDArray[np.float32]
     """Its score where found_N, else zero."""
+    work: tuple[Work, ...] = ()
 
 
-def prepare(config: PrepareConfig, detectors: Mapping[str, Detector], photos: FaceSet) -> Prepared:
+def prepare(
+    config: PrepareConfig, detectors: Mapping[str, Detector], photos: FaceSet, log: Worklog | None = None
+) -> Prepared:
     """Detect, drop or keep, crop. `detectors` holds at least those the config names."""
+    log = log or Worklog()
     n = len(photos)
     votes_N = np.zeros(n, dtype=np.intp)
     boxes_N4 = np.zeros((n, 4), dtype=np.float32)
     scores_N = np.zeros(n, dtype=np.float32)
     for name in config.detectors:
-        found_N, own_N4, own_N = find_faces(config, detectors[name], photos.pixels_BCHW)
+        look = partial(find_faces, config, detectors[name], photos.pixels_BCHW)
+        found_N, own_N4, own_N = log.timed(f"detect {name}", n, look)
         votes_N += found_N
         surer_N = found_N & (own_N > scores_N)
         boxes_N4[surer_N], scores_N[surer_N] = own_N4[surer_N], own_N[surer_N]
@@ -102,7 +109,7 @@ def prepare(config: PrepareConfig, detectors: Mapping[str, Detector], photos: Fa
         region = _region(config, boxes_N4[photo] if has_box_N[photo] else None, photos.size)
         if region is not None:
             pixels[u] = crop(photos.pixels_BCHW[photo], region)
-    return Prepared(usable.with_pixels(pixels), used_U, found_N, has_box_N, boxes_N4, scores_N)
+    return Prepared(usable.with_pixels(pixels), used_U, found_N, has_box_N, boxes_N4, scores_N, log.done)
 
 
 def find_faces(

@@ -7,6 +7,7 @@ photos have in common. `fit` makes what they need, once per round; `Purifier` th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tsdf_ray.attackers.denoiser import DenoiseStep, denoise, train_denoiser
+from tsdf_ray.attackers.work import Worklog
 from tsdf_ray.channels import AnyChannel, BlurChannel, publish
 from tsdf_ray.faces.faceset import FaceSet, to_pixels
 from tsdf_ray.generators.base import Tensors
@@ -37,7 +39,7 @@ class SubtractStep(BaseModel):
         "subtract", description="estimate what all collected photos share, and subtract it"
     )
     denoised: Annotated[AnyChannel | DenoiseStep, Field(discriminator="kind")] = Field(
-        BlurChannel(sigma=2.0), description="how the version to compare with is made"
+        BlurChannel(sigma=4.0), description="how the version to compare with is made"
     )
     strength: float = Field(1.0, gt=0.0, le=4.0, description="multiple of the estimate that is subtracted")
 
@@ -47,7 +49,7 @@ PurifyStep = Annotated[AnyChannel | DenoiseStep | SubtractStep, Field(discrimina
 
 
 class PurifyConfig(BaseModel):
-    """Steps in order at each place; all are optional."""
+    """Steps in order at each place: the kinds of `publish`, `denoise` and `subtract`; by default none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,20 +69,32 @@ class PurifyConfig(BaseModel):
         return self.prepare + self.train + self.inference
 
 
-def fit(config: PurifyConfig, own: FaceSet, collected: FaceSet, run_seed: int, known: Fitted) -> Fitted:
+def fit(
+    config: PurifyConfig,
+    own: FaceSet,
+    collected: FaceSet,
+    run_seed: int,
+    known: Fitted,
+    log: Worklog | None = None,
+) -> Fitted:
     """What the steps need: denoisers trained on `own` clean photos, estimates from the photos `collected` as published.
 
     Denoisers among `known` (of an earlier call with the same photos and seed) are taken over: they are the same in
     every round. Raises MatchFailed when a denoiser's loss is not finite.
     """
+    log = log or Worklog()
     fitted: dict[str, Tensors] = {}
     for step in _denoisers(config):
         key = step.model_dump_json()
-        if key not in fitted:
-            fitted[key] = known[key] if key in known else train_denoiser(step, own, run_seed)
+        if key in known:
+            fitted[key] = known[key]
+        elif key not in fitted:
+            learn = partial(train_denoiser, step, own, run_seed)
+            fitted[key] = log.timed("learn denoise", step.steps * step.batch, learn)
     for subtract in config.steps:
         if isinstance(subtract, SubtractStep):
-            fitted[subtract.model_dump_json()] = {"estimate": _estimate(subtract, collected, fitted)}
+            estimate = log.timed("estimate", len(collected), partial(_estimate, subtract, collected, fitted))
+            fitted[subtract.model_dump_json()] = {"estimate": estimate}
     return fitted
 
 
@@ -90,17 +104,25 @@ def denoisers(fitted: Fitted, config: PurifyConfig) -> Fitted:
 
 
 class Purifier:
-    """Runs the steps of a place; a pure function of its arguments."""
+    """Runs the steps of a place; a pure function of its arguments (`log` notes what it cost)."""
 
-    def __init__(self, config: PurifyConfig, fitted: Fitted) -> None:
+    def __init__(self, config: PurifyConfig, fitted: Fitted, log: Worklog | None = None) -> None:
         self._config = config
         self._fitted = fitted
+        self._log = log or Worklog()
 
-    def __call__(self, place: Place, photos: FaceSet) -> FaceSet:
-        """`photos` after every step of `place`, in order, on the 8-bit grid; unchanged when there is none."""
+    def __call__(self, place: Place, photos: FaceSet, protected: bool = True) -> FaceSet:
+        """`photos` after every step of `place`, in order, on the 8-bit grid; unchanged when there is none.
+
+        `protected` False: as in a world without the protection, for the clean side of a comparison. There photos have
+        no perturbation in common, so nothing is subtracted; all other steps are the same.
+        """
         steps: tuple[PurifyStep, ...] = getattr(self._config, place)
         for step in steps:
-            photos = _run(step, photos, self._fitted)
+            if isinstance(step, SubtractStep) and not protected:
+                continue
+            run = partial(_run, step, photos, self._fitted)
+            photos = self._log.timed(f"purify.{place} {step.kind}", len(photos), run)
         return photos
 
 

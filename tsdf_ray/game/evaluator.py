@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tsdf_ray.attackers import Fitted, Prepared, Purifier, Retrained
+from tsdf_ray.attackers import Prepared, Purifier, Retrained, Studied, Worklog
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
@@ -50,9 +50,10 @@ class EvaluatorRole:
         self._noise: FaceSet | None = None
         self._last: tuple[str, pa.Table] = ("", pa.table({}))
 
-    def before(self, round: int, generator: Tensors, published: Published, fitted: Fitted) -> Measured:
+    def before(self, round: int, generator: Tensors, published: Published, studied: Studied) -> Measured:
         """w_r against G_{r-1}; detection and visibility of the published photos; in round 1 the references too."""
-        family, purify = self._family(generator), self._purify(fitted)
+        log = Worklog()
+        family, purify = self._family(generator), self._purify(studied, log)
         photos = published.evaluation
         rows = [
             self._forgeries(Stage(round, round - 1, "before"), family, photos, purify),
@@ -62,7 +63,7 @@ class EvaluatorRole:
         if round == 1:
             rows += self._references(0, family, purify)
         samples = self._samples.before(family, photos, purify)
-        return Measured(pa.concat_tables(rows), samples, self._samples.notes)
+        return Measured(pa.concat_tables(rows), samples, self._samples.notes, log.done)
 
     def after(
         self,
@@ -71,39 +72,43 @@ class EvaluatorRole:
         retrained: Retrained,
         prepared: Prepared,
         published: Published,
-        fitted: Fitted,
+        studied: Studied,
         *earlier: FaceSet,
     ) -> Measured:
         """w_1..w_r against G_r, the decay within the round, the attacker's data, the references against G_r."""
-        photos, purify = published.evaluation, self._purify(fitted)
-        clean = purify(self._clean)
+        log = Worklog()
+        photos, purify = published.evaluation, self._purify(studied, log)
+        clean = purify(self._clean, False)
         before = self._forgeries(Stage(round, round - 1, "before"), self._family(generator), photos, purify)
         family = self._family(retrained.tensors)
         after = self._forgeries(Stage(round, round, "after"), family, photos, purify)
         rows = [after]
         for s, old in enumerate(earlier, start=1):
-            rows.append(self._evaluator.forgery_rows(Stage(s, round, "later"), family, purify(old), clean))
+            rows.append(self._evaluator.forgery_rows(Stage(s, round, "later"), family, purify(old, True), clean))
         rows += self._references(round, family, purify)
         # The clean crops are those of the same preparation, so of the same purification.
-        collected = Purifier(self._attacker.purify, fitted)(
-            "prepare", self._materials.splits.attacker.take(published.chosen_N)
+        collected = Purifier(self._attacker.purify, studied.fitted)(
+            "prepare", self._materials.splits.attacker.take(published.chosen_N), protected=False
         )
         stage = Stage(round, round, "preparation")
         rows.append(self._evaluator.preparation_rows(stage, self._attacker.prepare, prepared, collected))
         samples = self._samples.after(family, photos, purify)
         shares, last = self._match.scenario.evaluation.decay, self._family(retrained.tensors)
-        rows.append(self._evaluator.decay_rows(round, last, retrained, purify(photos), before, after, shares, clean))
-        return Measured(pa.concat_tables(rows), samples, {})
+        rows.append(
+            self._evaluator.decay_rows(round, last, retrained, purify(photos, True), before, after, shares, clean)
+        )
+        return Measured(pa.concat_tables(rows), samples, {}, log.done)
 
-    def _purify(self, fitted: Fitted) -> Purify:
+    def _purify(self, studied: Studied, log: Worklog) -> Purify:
         """What this attacker does to photos before it forges; every set once per step."""
-        purifier = Purifier(self._attacker.purify, fitted)
-        done: dict[str, FaceSet] = {}
+        purifier = Purifier(self._attacker.purify, studied.fitted, log)
+        done: dict[tuple[str, bool], FaceSet] = {}
 
-        def purify(photos: FaceSet) -> FaceSet:
-            if photos.digest not in done:
-                done[photos.digest] = purifier("inference", photos)
-            return done[photos.digest]
+        def purify(photos: FaceSet, protected: bool) -> FaceSet:
+            key = photos.digest, protected
+            if key not in done:
+                done[key] = purifier("inference", photos, protected)
+            return done[key]
 
         return purify
 
@@ -112,7 +117,7 @@ class EvaluatorRole:
 
     def _forgeries(self, stage: Stage, family: Family, photos: FaceSet, purify: Purify) -> pa.Table:
         """Rows of one generator on one set of photos; the last measurement is remembered, never repeated."""
-        forged_from, clean = purify(photos), purify(self._clean)
+        forged_from, clean = purify(photos, True), purify(self._clean, False)
         key = array_digest(family.tensors(("generator",))) + forged_from.digest + clean.digest
         if self._last[0] == key:
             return restage(self._last[1], stage)
@@ -123,13 +128,13 @@ class EvaluatorRole:
     def _references(self, round: int, family: Family, purify: Purify) -> list[pa.Table]:
         """Photos without a defence, and photos with noise, against G_r."""
         rows = []
-        clean = purify(self._clean)
+        clean = purify(self._clean, False)
         for name in self._match.scenario.evaluation.references:
             stage = Stage(round, round, "reference", model=name)
             if name == "none":
                 rows.append(self._evaluator.clean_rows(stage, family, clean))
             else:
-                rows.append(self._evaluator.forgery_rows(stage, family, purify(self._noisy()), clean))
+                rows.append(self._evaluator.forgery_rows(stage, family, purify(self._noisy(), False), clean))
         return rows
 
     def _noisy(self) -> FaceSet:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tsdf_ray.attackers import Work
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.registry import look_up
@@ -31,6 +32,8 @@ class StepEvent:
     pid: int
     start: float
     end: float
+    work: tuple[Work, ...] = ()
+    """What the step did to how many photos and what that cost, where its result says so."""
 
 
 EventSink = Callable[[StepEvent], None]
@@ -58,7 +61,7 @@ def run_step(role: object, match: MatchSpec, step: str, round: int, args: tuple[
     start = time.time()
     result = getattr(role, step)(round, *args)
     name = type(role).__name__.removesuffix("Role").lower()
-    return result, StepEvent(match.id, name, step, round, os.getpid(), start, time.time())
+    return result, StepEvent(match.id, name, step, round, os.getpid(), start, time.time(), getattr(result, "work", ()))
 
 
 class InProcessExecutor:

@@ -62,12 +62,12 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
             shown = generator if match.shows_last_round else None
             learned = step(defender, "learn", shown)
             protected = step(defender, "publish", learned, shown)
-            fitted = step(attacker, "study", protected)
-            before = step(evaluator, "before", generator, protected, fitted)
-            prepared = step(attacker, "prepare", protected, fitted)
+            studied = step(attacker, "study", protected)
+            before = step(evaluator, "before", generator, protected, studied)
+            prepared = step(attacker, "prepare", protected, studied)
             retrained = step(attacker, "retrain", generator, prepared, *pool)
-            after = step(evaluator, "after", generator, retrained, prepared, protected, fitted, *published)
-            steps = {"learn": learned, "publish": protected, "study": fitted, "prepare": prepared}
+            after = step(evaluator, "after", generator, retrained, prepared, protected, studied, *published)
+            steps = {"learn": learned, "publish": protected, "study": studied, "prepare": prepared}
             steps |= {"before": before, "retrain": retrained, "after": after}
 
             outcome = {}

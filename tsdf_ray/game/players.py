@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsdf_ray.attackers import Attacker, Fitted, Prepared, Retrained, choose, own_photos
+from tsdf_ray.attackers import Attacker, Prepared, Retrained, Studied, choose, own_photos
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.detectors import load_detector
@@ -74,13 +74,13 @@ class AttackerRole:
         split = materials.splits.attacker
         self._own = split.take(own_photos(config.collect, match.seed, len(split)))
 
-    def study(self, round: int, published: Published) -> Fitted:
+    def study(self, round: int, published: Published) -> Studied:
         """What its purification must learn, from its own photos and the published ones."""
         return self._attacker.study(round, self._own, published.collectable)
 
-    def prepare(self, round: int, published: Published, fitted: Fitted) -> Prepared:
+    def prepare(self, round: int, published: Published, studied: Studied) -> Prepared:
         """Purify, detect, crop, drop."""
-        return self._attacker.prepare(round, published.collectable, fitted)
+        return self._attacker.prepare(round, published.collectable, studied)
 
     def retrain(self, round: int, generator: Tensors, prepared: Prepared, *earlier: FaceSet) -> Retrained:
         """G_r from G_{r-1} (or from scratch) on this round's usable photos and, where kept, earlier ones."""

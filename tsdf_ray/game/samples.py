@@ -15,8 +15,8 @@ from tsdf_ray.faces import FaceSet, all_edits, to_pixels
 from tsdf_ray.generators import Family
 
 Pictures = dict[str, npt.NDArray[Any]]
-Purify = Callable[[FaceSet], FaceSet]
-"""What the attacker does to photos before it forges."""
+Purify = Callable[[FaceSet, bool], FaceSet]
+"""What the attacker does to (photos, are they protected) before it forges."""
 
 
 class Samples:
@@ -41,8 +41,8 @@ class Samples:
         pictures: Pictures = {
             "photo": self._clean.pixels_BCHW,
             "published": shown.pixels_BCHW,
-            "forgery_clean": self._forge(generator, purify(self._clean)),
-            "forgery_before": self._forge(generator, purify(shown)),
+            "forgery_clean": self._forge(generator, purify(self._clean, False)),
+            "forgery_before": self._forge(generator, purify(shown, True)),
         }
         for name, detector in self._detectors.items():
             pictures[f"clean_boxes.{name}"] = _boxes(detector, self._clean)
@@ -53,8 +53,8 @@ class Samples:
         """Forgeries by G_r."""
         shown = published.take(range(len(self._clean)))
         return {
-            "forgery_after": self._forge(generator, purify(shown)),
-            "forgery_clean_after": self._forge(generator, purify(self._clean)),
+            "forgery_after": self._forge(generator, purify(shown, True)),
+            "forgery_clean_after": self._forge(generator, purify(self._clean, False)),
         }
 
     def _forge(self, generator: Family, photos: FaceSet) -> npt.NDArray[np.uint8]:

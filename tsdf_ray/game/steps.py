@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from tsdf_ray.attackers import Prepared, Retrained
+from tsdf_ray.attackers import Prepared, Retrained, Work
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.generators import Tensors
@@ -41,6 +41,8 @@ class Measured:
     samples: dict[str, npt.NDArray[Any]]
     notes: dict[str, str]
     """Metadata of the samples: ids, edits (JSON)."""
+    work: tuple[Work, ...] = ()
+    """Purifications before forging."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ forgeries of the clean photos, for G_0 and for the generator judged last (56 MB 
 
 An attacker may purify photos before it forges. Then P(x) stands for the clean photo x and P(y) for the published y in
 every measure of a forgery: G(P(y), c) is compared with G(P(x), c), and the region R is where G(P(x), c) differs from
-P(x). So purification that only blurs is no protection, and what it washes out of w is. Detection and visibility are
-measured on the photos as published.
+P(x). So a purification that only blurs is no protection. The subtraction of an estimated perturbation is part of P(y)
+but not of P(x): without protection there is none to estimate. Detection and visibility are measured on the photos as
+published.
 """
 
 from __future__ import annotations
@@ -172,7 +173,9 @@ class Evaluator:
         shares: Sequence[float],
         clean: FaceSet | None = None,
     ) -> pa.Table:
-        """w_r within its round: `before` (G_{r-1}) at share 0, `after` (G_r) at 1, snapshots between, and `steps`.
+        """w_r within its round: `before` (G_{r-1}) at share 0, `after` (G_r) at 1, snapshots between.
+
+        And at every share the `steps` made and `photos_seen` (as often as they stood in a batch).
 
         `generator` lends its structure and its other parts; its weights are left at the last snapshot.
         """
@@ -186,7 +189,9 @@ class Evaluator:
                 # Nothing was trained, or an end of the curve: measured already.
                 tables.append(restage(before if share == 0 else after, stage, DECAY_METRICS))
             trained = np.array([float(retrained.steps > 0)])
-            steps = {"steps": (np.array([retrained.step_at(share)]), trained)}
+            made = retrained.step_at(share)
+            seen = made * retrained.photos / max(1, retrained.steps)
+            steps = {"steps": (np.array([made]), trained), "photos_seen": (np.array([seen]), trained)}
             tables.append(make_rows(stage, [""], steps, model=stage.model or generator.name))
         return pa.concat_tables(tables)
 
@@ -213,8 +218,9 @@ class Evaluator:
     def preparation_rows(self, stage: Stage, config: PrepareConfig, prepared: Prepared, clean: FaceSet) -> pa.Table:
         """What the attacker could use of the photos it collected; `clean` are the same photos without protection.
 
-        yield (usable or not), face_found, and crop_iou of its boxes (reused ones too) with those the same preparation
-        has on the clean photos (where both have one). The detectors that `config` names must be among the evaluator's.
+        yield (usable or not), face_found, box_reused (with known_boxes), and crop_iou of its boxes (reused ones too)
+        with those the same preparation has on the clean photos (where both have one). The detectors that `config` names
+        must be among the evaluator's.
         """
         assert len(prepared.has_box_N) == len(clean), "prepared and clean photos must be the same collection"
         key = (clean.digest, config.model_dump_json())
@@ -229,6 +235,8 @@ class Evaluator:
         }
         if config.detectors:
             measures["face_found"] = prepared.found_N
+        if config.known_boxes:
+            measures["box_reused"] = prepared.has_box_N & ~prepared.found_N
         model = stage.model or "+".join(config.detectors)
         return make_rows(stage, clean.ids, measures, split="attacker", model=model)
 

@@ -32,7 +32,10 @@ def document() -> str:
 def _section(
     title: str, path: str, section: dict[str, Any], definitions: dict[str, Any], told: set[tuple[str, str]]
 ) -> list[str]:
-    """A heading, a table of the keys, then the sections below it; keys `told` at this path already are left out."""
+    """A heading, a table of the keys, then the sections below it.
+
+    Left out: keys `told` at this path already, and kinds that may stand at several places, told at another.
+    """
     lines = [f"## {title}", ""]
     if section.get("description"):
         # The first paragraph: what follows in a docstring is for those who read the code.
@@ -51,22 +54,27 @@ def _section(
             name = f"{path}.{key}" if path else key
             name += ".NAME" if "additionalProperties" in item and isinstance(item["additionalProperties"], dict) else ""
             below.append((f"{name} of kind `{kind}`" if kind else name, name, found))
-        values = "section" if inner else _values(item, definitions)
+        several = item.get("type") == "array"
+        values = _values(item, definitions) if several or not inner else "section"
         if required:
             default = "must be given"
-        elif inner:
+        elif inner and not several:
             default = "all defaults" if default else ""
         lines.append(f"| `{key}` | {values} | {default} | {_cell(item.get('description', ''))} |")
     lines.append("")
     for heading, name, found in below:
+        if ("", str(found.get("title"))) in told:
+            continue
+        told.add(("", str(found.get("title"))))
         lines += _section(heading, name, found, definitions, told)
     return lines
 
 
 def _sections_in(item: dict[str, Any], definitions: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """(kind, section) of every section a key may hold; kind is empty where there is one alone."""
-    if isinstance(item.get("additionalProperties"), dict):
-        return _sections_in(item["additionalProperties"], definitions)
+    for inner in (item.get("additionalProperties"), item.get("items")):
+        if isinstance(inner, dict):
+            return _sections_in(inner, definitions)
     if "$ref" in item:
         return _sections_in(definitions[item["$ref"].split("/")[-1]], definitions)
     if "properties" in item:

@@ -140,6 +140,7 @@ def test_detectors_vote_and_the_surest_gives_the_box(combine: str, used: list[in
     }
     config = PrepareConfig.model_validate({"detectors": ["a", "b", "c"], "combine": combine})
     found = prepare(config, detectors, photos(5))
+    assert [(work.what, work.photos) for work in found.work] == [("detect a", 5), ("detect b", 5), ("detect c", 5)]
     assert found.used_U.tolist() == used
     assert found.found_N.tolist() == [i in used for i in range(5)]
     np.testing.assert_array_equal(found.boxes_N4[0], SURE[:4])

@@ -98,6 +98,14 @@ def test_subtraction_washes_a_universal_perturbation_out_of_other_photos() -> No
     assert error(washed, clean) < 0.5 * error(protected(fresh, w()), clean)
 
 
+def test_the_clean_side_of_a_comparison_has_nothing_subtracted() -> None:
+    steps = config(inference=[SubtractStep(), {"kind": "median"}])
+    fitted = fit(steps, OWN, protected(OTHERS, w()), 0, {})
+    median = Purifier(config(inference=[{"kind": "median"}]), {})("inference", OTHERS)
+    assert Purifier(steps, fitted)("inference", OTHERS, protected=False).digest == median.digest
+    assert Purifier(steps, fitted)("inference", OTHERS).digest != median.digest
+
+
 def test_nothing_collected_gives_nothing_to_subtract() -> None:
     steps = config(inference=[SubtractStep()])
     fitted = fit(steps, OWN, OTHERS.take([]), 0, {})
@@ -128,8 +136,8 @@ def test_a_study_trains_once_per_match_and_twice_gives_the_same(monkeypatch: pyt
     assert trainings == [4]  # one config at three places, three studies
     anew = _attacker().study(1, OWN, protected(OTHERS, w()))
     for other in (again, anew):
-        assert {key: array_digest(dict(value)) for key, value in other.items()} == {
-            key: array_digest(dict(value)) for key, value in first.items()
+        assert {key: array_digest(dict(value)) for key, value in other.fitted.items()} == {
+            key: array_digest(dict(value)) for key, value in first.fitted.items()
         }
 
 
@@ -141,3 +149,15 @@ def test_purified_photos_are_prepared_and_trained_on() -> None:
     assert set(np.unique(prepared.photos.pixels_BCHW)) == {0, 255}
     wanted = np.where((OTHERS.pixels_BCHW / 85).round() >= 2, 255, 0)
     np.testing.assert_array_equal(prepared.photos.pixels_BCHW, wanted)
+
+
+def test_work_says_what_was_done_to_how_many_photos() -> None:
+    attacker = _attacker()
+    studied = attacker.study(1, OWN, OTHERS)
+    later = attacker.study(2, OWN, OTHERS)
+    prepared = attacker.prepare(1, OTHERS, studied)
+    told = [[(work.what, work.photos) for work in part.work] for part in (studied, later, prepared)]
+    assert told[0] == [("learn denoise", 12), ("estimate", 40)]
+    assert told[1] == [("estimate", 40)]
+    assert told[2] == [("purify.prepare subtract", 40), ("purify.train denoise", 40)]
+    assert all(work.seconds > 0 for work in (*studied.work, *prepared.work))

@@ -77,6 +77,47 @@ def test_noise_does_not_break_forgeries(in_process: Run) -> None:
     assert max(rows) < 0.2
 
 
+def test_events_say_what_was_done_to_how_many_photos(in_process: Run) -> None:
+    told = {
+        (step["step"], work["what"]): work["photos"]
+        for step in events(in_process)
+        for work in step["work"]
+        if step["round"] == 2
+    }
+    assert told == {("prepare", "detect mtcnn"): 16, ("retrain", "retrain finetune"): 32}
+
+
+PURIFYING = {
+    "collect": {"photos": 12, "own": 8, "pool": "cumulative"},
+    "purify": {
+        "prepare": [{"kind": "subtract", "denoised": {"kind": "denoise", "steps": 4, "batch": 2, "width": 4}}],
+        "train": [{"kind": "median"}],
+        "inference": [{"kind": "denoise", "steps": 4, "batch": 2, "width": 4}, {"kind": "subtract"}],
+    },
+    "retrain": {"mode": "adversarial", "train": {"steps": 4, "batch": 4}},
+}
+
+
+def purifying(folder: Path, executor: str) -> Run:
+    base = Scenario.load("smoke").model_dump(mode="json")
+    base["attackers"] = {"washes": PURIFYING}
+    base["evaluation"]["decay"] = [0, 1]
+    base["faces"]["counts"] = {"defender": 8, "attacker": 32, "evaluation": 4}
+    return tsdf_ray.play(Scenario.model_validate(base), folder, executor=executor, report=False)
+
+
+@pytest.mark.ray
+def test_a_purifying_attacker_plays_the_same_in_both_executors(tmp_path: Path, ray_cluster: None) -> None:
+    one, other = (purifying(tmp_path / executor, executor) for executor in ("inprocess", "ray"))
+    assert one.status == other.status == "complete"
+    assert one.images.equals(other.images)
+    assert [e["digests"] for e in manifest(one)] == [e["digests"] for e in manifest(other)]
+    works = [work["what"] for step in events(one) for work in step["work"]]
+    assert works.count("learn denoise") == 1  # two rounds, three uses
+    assert works.count("purify.inference denoise") > 2
+    assert works.count("retrain adversarial") == 2
+
+
 def test_playing_again_gives_the_same_tables(in_process: Run, tmp_path: Path) -> None:
     again = tsdf_ray.play("smoke", tmp_path / "again", changes=("rounds=1",), executor="inprocess", report=False)
     first = [entry["digests"] for entry in manifest(in_process) if entry["round"] == 1]

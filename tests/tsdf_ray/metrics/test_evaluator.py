@@ -209,6 +209,12 @@ def test_preparation_counts_what_is_usable_and_where_the_boxes_are() -> None:
     rows = judge.preparation_rows(Stage(1, 1, "preparation"), kept, prepare(kept, detectors, published), collected)
     assert values(rows, "yield").mean() == 1
     assert values(rows, "face_found").tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert "box_reused" not in rows["metric"].to_pylist()
+    reused = PrepareConfig(detectors=("bright",), known_boxes=True)
+    rows = judge.preparation_rows(Stage(1, 1, "preparation"), reused, prepare(reused, detectors, published), collected)
+    assert values(rows, "box_reused").tolist() == [1, 1, 1, 0, 0, 0, 0, 0]
+    assert values(rows, "face_found").tolist() == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert len(values(rows, "crop_iou")) == 8  # a reused box counts, however bad
 
 
 SHARES = (0.0, 0.5, 1.0)
@@ -219,13 +225,14 @@ def test_the_decay_curve_uses_both_ends_and_the_snapshots() -> None:
     old, new, middle = (LinearFamily((gain, 1.0, 1.0)).freeze() for gain in (1.0, 3.0, 2.0))
     before = judge.forgery_rows(BEFORE, old, published)
     after = judge.forgery_rows(Stage(1, 1, "after"), new, published)
-    retrained = Retrained(new.tensors(), {0.5: middle.tensors(("generator",))}, 10, {})
+    retrained = Retrained(new.tensors(), {0.5: middle.tensors(("generator",))}, 10, {}, photos=80)
     rows = judge.decay_rows(1, LinearFamily().freeze(), retrained, published, before, after, SHARES)
     wanted = {0.0: before, 1.0: after, 0.5: judge.forgery_rows(Stage(1, 1, "decay", 0.5), middle, published)}
     for share, expected in wanted.items():
         for metric in ("edit_success", "l2_mask", "sr_mask_initial"):
             np.testing.assert_array_equal(values(rows, metric, step_share=share), values(expected, metric))
         assert values(rows, "steps", step_share=share).tolist() == [share * 10]
+        assert values(rows, "photos_seen", step_share=share).tolist() == [share * 80]
     assert set(rows["phase"].to_pylist()) == {"decay"}
 
 
