@@ -19,9 +19,9 @@ from tsdf_ray.scenario import Scenario
 
 DONE, FAILED = "done", "failed"
 DOING = {
-    "defend": "defender learns",
     "learn": "defender learns",
     "publish": "photos are published",
+    "study": "attacker studies them",
     "prepare": "attacker prepares",
     "before": "evaluation before",
     "retrain": "attacker retrains",

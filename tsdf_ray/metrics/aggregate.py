@@ -51,6 +51,7 @@ REASONS = {
     "forgery_psnr": "the forgeries are identical: PSNR is infinite",
     "crop_iou": "no photo has a face box both with and without protection",
     "steps": "the attacker did not retrain in this round",
+    "photos_seen": "the attacker did not retrain in this round",
 }
 """Why a metric of zero total weight is not available."""
 
