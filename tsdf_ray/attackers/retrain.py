@@ -9,14 +9,13 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardened
+from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardener
 from tsdf_ray.attackers.work import Work
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.fresh import restart
 from tsdf_ray.generators.training import TrainConfig, train
-from tsdf_ray.randomness import torch_rng
 
 DECAY = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Default shares of the retraining steps after which a snapshot is kept."""
@@ -110,13 +109,12 @@ def retrain(
         family = restart(family, run_seed, *names)
     steps = config.train.steps
     inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
-    learner = family
-    if config.mode == "adversarial":
-        learner = Hardened(family, config.adversarial, torch_rng(run_seed, *names, "adversarial"))
-    result = train(learner, photos, config.train, run_seed, names, snapshots=sorted(set(inner.values())))
+    hardener = Hardener(family, config.adversarial) if config.mode == "adversarial" else None
+    kept = sorted(set(inner.values()))
+    result = train(family, photos, config.train, run_seed, names, snapshots=kept, change=hardener)
     tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
     seen = steps * config.train.batch * config.train.discriminator_steps
-    protected = learner.photos if isinstance(learner, Hardened) else 0
+    protected = 0 if hardener is None else hardener.photos
     work = (Work(f"retrain {config.mode}", seen, result.seconds),)
     return Retrained(tensors, snapshots, steps, result.losses, seen, protected, work)

@@ -24,6 +24,8 @@ from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.domains import domain_index
 from tsdf_ray.randomness import seed_for, torch_rng
 
+Change = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
+"""(photos [B, 3, H, W], target labels [B, A], the step's generator) -> the photos a step is made with instead."""
 Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
@@ -82,7 +84,13 @@ class Trainer:
     """Optimisers and photos around a family; `step(s)` makes step s, whatever was drawn before it."""
 
     def __init__(
-        self, family: Family, faces: FaceSet, config: TrainConfig, run_seed: int, names: tuple[str | int, ...]
+        self,
+        family: Family,
+        faces: FaceSet,
+        config: TrainConfig,
+        run_seed: int,
+        names: tuple[str | int, ...],
+        change: Change | None = None,
     ) -> None:
         """Raises UserError: fewer photos than a batch, attributes that are not the family's, a side it cannot take."""
         if len(faces) < config.batch:
@@ -90,7 +98,7 @@ class Trainer:
         if faces.attributes != family.attributes:
             raise UserError(f"training: photos carry {faces.attributes}, {family.name} wants {family.attributes}")
         family.check_side(faces.size, "training: the photos' side")
-        self.family, self.config = family, config
+        self.family, self.config, self._change = family, config, change
         self.generator, self.discriminator = family.parts["generator"], family.parts["discriminator"]
         for part, module in family.parts.items():
             trained = part not in family.frozen_parts
@@ -125,6 +133,9 @@ class Trainer:
         for critic in range(self.config.discriminator_steps):
             rng = torch_rng(self._seed, "step", step, critic)
             x_BCHW, own_BA, target_BA = self._draw(rng, shrink)
+            if self._change is not None:
+                with self._precision():
+                    x_BCHW = self._change(x_BCHW, target_BA, rng)
             last = critic == self.config.discriminator_steps - 1
             fake_BCHW = None
             if self.family.shares_fake:
@@ -231,17 +242,18 @@ def train(
     snapshots: Sequence[int] = (),
     start_step: int = 0,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
+    change: Change | None = None,
 ) -> TrainResult:
     """Train `family` in place on `faces`, steps start_step .. config.steps - 1, with draws named by (run_seed, names).
 
     Bit-identical for a seed on a CPU with a fixed number of threads. `snapshots` are steps (0 = before) at which the
-    generator's tensors are kept; `on_step(steps made so far, loss terms)` is called after each step. The optimisers
-    start anew.
+    generator's tensors are kept; `on_step(steps made so far, loss terms)` is called after each step; `change`
+    may put other photos in the place of a batch that was drawn. The optimisers start anew.
 
     Raises UserError (fewer photos than a batch, other attributes) and MatchFailed (a loss term is not finite).
     """
     started = time.perf_counter()
-    trainer = Trainer(family, faces, config, run_seed, names)
+    trainer = Trainer(family, faces, config, run_seed, names, change)
     wanted = set(snapshots)
     kept = {start_step: trainer.generator_tensors()} if start_step in wanted else {}
     sums: dict[str, float] = {}

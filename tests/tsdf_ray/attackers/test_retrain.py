@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from tsdf_ray.attackers import Attacker, AttackerConfig
-from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardened
+from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardener
 from tsdf_ray.attackers.retrain import pool_of, snapshot_step
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.editor import Editor, EditorConfig
+from tsdf_ray.generators.training import TrainConfig, train
 from tsdf_ray.testing.linear import LinearFamily
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
@@ -120,11 +121,11 @@ def test_fresh_protection_stays_in_its_budget_and_breaks_the_edit_more_than_nois
         family.generator.head.weight.mul_(10.0)
     x_BCHW, c_BA = photos(8).images() * 0.8, photos(8, 1).labels()
     config = AdversarialConfig(epsilon=0.1, steps=5, share=0.75)
-    hardened = Hardened(family, config, torch.Generator().manual_seed(1))
-    moved_BCHW = hardened.protect(x_BCHW, c_BA)
+    hardener = Hardener(family, config)
+    moved_BCHW = hardener(x_BCHW, c_BA, torch.Generator().manual_seed(1))
     assert torch.equal(moved_BCHW[6:], x_BCHW[6:])
     assert float((moved_BCHW - x_BCHW).abs().max()) <= 0.1 + 1e-6
-    assert hardened.photos == 6
+    assert hardener.photos == 6
     assert not moved_BCHW.requires_grad
     noise = 0.1 * torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(2)).mul(2).sub(1).sign()
     noise[6:] = 0
@@ -132,23 +133,30 @@ def test_fresh_protection_stays_in_its_budget_and_breaks_the_edit_more_than_nois
     assert all(parameter.grad is None for parameter in family.generator.parameters())
 
 
-def test_the_losses_see_the_photos_that_were_protected() -> None:
+def test_sign_steps_reach_the_budget_where_the_generator_is_linear() -> None:
     """G multiplies by 1, so sign steps from w grow it to the budget: |G(x') - G(x)| = epsilon at every entry."""
+    config = AdversarialConfig(epsilon=0.1, steps=2, step_size=0.1, share=1.0)
+    x_BCHW, c_BA = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)
+    moved_BCHW = Hardener(LinearFamily(), config)(x_BCHW, c_BA, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(moved_BCHW.abs(), torch.full_like(x_BCHW, 0.1))
+
+
+def test_every_loss_sees_the_photos_that_were_put_in_place() -> None:
     seen: list[torch.Tensor] = []
 
-    class Seeing(LinearFamily):
+    class Seeing(Editor):
         def generator_loss(self, x_BCHW: torch.Tensor, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
             seen.append(x_BCHW)
             return super().generator_loss(x_BCHW, *args, **more)
 
-    x_BCHW, c_BA = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4)
-    config = AdversarialConfig(epsilon=0.1, steps=2, step_size=0.1, share=1.0)
-    rng = torch.Generator().manual_seed(0)
-    hardened = Hardened(Seeing(), config, rng)
-    forged_BCHW = hardened.edit(x_BCHW, c_BA)
-    hardened.generator_loss(x_BCHW, c_BA, c_BA, rng, forged_BCHW)
-    torch.testing.assert_close(seen[0].abs(), torch.full_like(x_BCHW, 0.1))
-    assert torch.equal(forged_BCHW, seen[0])
+        def discriminator_loss(self, x_BCHW: torch.Tensor, *args: Any, **more: Any) -> dict[str, torch.Tensor]:
+            seen.append(x_BCHW)
+            return super().discriminator_loss(x_BCHW, *args, **more)
+
+    config = TrainConfig(steps=2, batch=4, precision="float32")
+    train(Seeing(editor().config), photos(8), config, 0, (), change=lambda x, c, rng: torch.full_like(x, 0.25))
+    assert len(seen) == 4
+    assert all(bool((x == 0.25).all()) for x in seen)
 
 
 def test_an_empty_round_is_survived() -> None:

@@ -98,3 +98,9 @@ def test_the_better_box_takes_the_reference() -> None:
 
 def test_area_of_a_box_turned_inside_out_is_zero() -> None:
     assert area(torch.tensor([[0.0, 0, 2, 3], [2, 0, 0, 3]])).tolist() == [6.0, 0.0]
+
+
+def test_a_match_at_exactly_the_threshold_counts() -> None:
+    whole, half = torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[0.0, 0, 10, 5]])
+    assert match(half, whole, 0.5) == [(0, 0)]
+    assert match(half, whole, 0.5001) == []
