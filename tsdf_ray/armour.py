@@ -12,10 +12,9 @@ import numpy.typing as npt
 import torch
 
 from tsdf_ray.defenders import DefenceState, Defender, Knowledge, make_defender
-from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import HAIR, FaceSet
-from tsdf_ray.game.materials import family_with, known_family, load_materials
+from tsdf_ray.game.materials import detectors_with, family_with, known_family, load_materials
 from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Entry, Manifest, check_files
@@ -70,7 +69,7 @@ def packaged_armour(kind: str, epsilon: float) -> Armour:
     seed = scenario.seeds[0]
     materials = load_materials(scenario, seed)
     family = family_with(scenario.generator, materials.generator).freeze()
-    knowledge = _knowledge(seed, 1, family, defender, materials.splits.defender, scenario.precision)
+    knowledge = _knowledge(scenario, 1, family, defender, materials.splits.defender)
     return Armour(defender, defender.learn(knowledge), scenario.faces.size, family)
 
 
@@ -102,7 +101,7 @@ def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilo
     nobody = FaceSet(
         np.zeros((0, 3, size, size), np.uint8), np.zeros((0, len(family.attributes)), np.uint8), family.attributes, ()
     )
-    knowledge = _knowledge(seed, entries[-1].round, family, learned, nobody, scenario.precision)
+    knowledge = _knowledge(scenario, entries[-1].round, family, learned, nobody)
     return Armour(learned, DefenceState(knowledge, tensors), size, family)
 
 
@@ -129,8 +128,6 @@ def _choose(role: str, name: str | None, valid: Mapping[str, object], run: Path)
     return name
 
 
-def _knowledge(
-    seed: int, round_: int, family: Family, defender: Defender, photos: FaceSet, precision: str
-) -> Knowledge:
-    detectors = {name: load_detector(name) for name in defender.config.detectors}
-    return Knowledge(seed, round_, {family.name: family}, detectors, photos, precision)
+def _knowledge(scenario: Scenario, round_: int, family: Family, defender: Defender, photos: FaceSet) -> Knowledge:
+    detectors = detectors_with(scenario, defender.config.detectors)
+    return Knowledge(scenario.seeds[0], round_, {family.name: family}, detectors, photos, scenario.precision)

@@ -13,10 +13,9 @@ import pyarrow as pa
 from tsdf_ray.attackers import Prepared, Purifier, Retrained, Studied, Worklog
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
-from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, family_with
+from tsdf_ray.game.materials import Materials, detectors_with, family_with
 from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
@@ -34,7 +33,7 @@ class EvaluatorRole:
         scenario = match.scenario
         attacker = scenario.attackers[match.attacker]
         names = dict.fromkeys([*scenario.evaluation.detectors, *attacker.prepare.detectors])
-        self._all_detectors = {name: load_detector(name) for name in names}
+        self._all_detectors = detectors_with(scenario, names)
         self._attacker = attacker
         self._clean = materials.splits.evaluation
         self._initial = family_with(scenario.generator, materials.generator).freeze()

@@ -3,9 +3,11 @@ reference (numpy arrays leave the object store without a copy)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tsdf_ray.attackers import check_supply
+from tsdf_ray.detectors import Detector, load_detector
 from tsdf_ray.detectors.weights import check_at_hand
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import Splits, load_splits
@@ -27,7 +29,10 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
     Raises UserError (photos missing, bad or too few; weights missing or not fitting the photos).
     """
     for detector in scenario.detectors:
-        check_at_hand(detector, None)
+        path = scenario.weights_of(detector)
+        check_at_hand(detector, path)
+        if path is not None:
+            load_detector(detector, path)
     family = load_family(scenario.generator)
     family.check_side(scenario.faces.size, "faces.size")
     splits = load_splits(scenario.faces, seed, family.attributes)
@@ -64,6 +69,11 @@ def known_family(scenario: Scenario, defender: str, initial: Tensors, last: Tens
     if entry.surrogate is not None:
         return load_family(entry.surrogate).freeze()
     return family_with(scenario.generator, initial if last is None else last).freeze()
+
+
+def detectors_with(scenario: Scenario, names: Iterable[str]) -> dict[str, Detector]:
+    """Detectors by name, with the weights the scenario gives them or the packaged ones."""
+    return {name: load_detector(name, scenario.weights_of(name)) for name in names}
 
 
 def family_with(weights: str, tensors: Tensors) -> Family:

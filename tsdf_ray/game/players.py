@@ -11,10 +11,9 @@ import numpy as np
 from tsdf_ray.attackers import Attacker, Prepared, Retrained, Studied, choose, own_photos
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
-from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, family_with, known_family
+from tsdf_ray.game.materials import Materials, detectors_with, family_with, known_family
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Learned, Published
 from tsdf_ray.generators import Tensors
@@ -28,7 +27,7 @@ class DefenderRole:
         self._materials = materials
         entry = match.scenario.defenders[match.defender]
         self._defender = make_defender(entry.kind, entry.config)
-        self._detectors = {name: load_detector(name) for name in entry.config.detectors}
+        self._detectors = detectors_with(match.scenario, entry.config.detectors)
 
     def learn(self, round: int, generator: Tensors | None) -> Learned:
         """w_r against what it may know: `generator`, the attacker's G_{r-1}, is given with `last_round` alone."""
@@ -69,7 +68,7 @@ class AttackerRole:
     def __init__(self, match: MatchSpec, materials: Materials) -> None:
         self._match = match
         config = match.scenario.attackers[match.attacker]
-        detectors = {name: load_detector(name) for name in config.prepare.detectors}
+        detectors = detectors_with(match.scenario, config.prepare.detectors)
         self._attacker = Attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
         split = materials.splits.attacker
         self._own = split.take(own_photos(config.collect, match.seed, len(split)))

@@ -173,6 +173,9 @@ class Scenario(Strict):
     publish: ChannelConfig = Field(default_factory=NoChannel, description="what publication does to a photo")
     generator: str = Field("editor-128", description="packaged weights or a file; every attacker starts from it")
     judge: str = Field("judge-128", description="packaged weights or a file; no player loads it")
+    detector_weights: dict[str, str] = Field(
+        default_factory=dict, description="detector to a file of yours, in place of packaged weights or where none are"
+    )
     defenders: dict[RoleName, DefenderEntry] = Field(min_length=1, description="protections by name")
     attackers: dict[RoleName, AttackerConfig] = Field(min_length=1, description="deepfake makers by name")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured")
@@ -183,6 +186,9 @@ class Scenario(Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise PydanticCustomError("seeds", "a seed is given twice; keep one", {"path": ["seeds"]})
         errors: list[InitErrorDetails] = []
+        for detector in sorted(set(self.detector_weights) - set(self.detectors)):
+            kind = PydanticCustomError("detector", "no player and no evaluation names this detector; remove it")
+            errors.append(InitErrorDetails(type=kind, loc=("detector_weights", detector), input=detector))
         for name, entry in self.defenders.items():
             if entry.surrogate == self.generator:
                 text = "is the attackers' own `generator`; for that, use `knowledge: initial`"
@@ -223,6 +229,11 @@ class Scenario(Strict):
         named = [*(entry.config.detectors for entry in self.defenders.values())]
         named += [attacker.prepare.detectors for attacker in self.attackers.values()]
         return list(dict.fromkeys(name for names in (*named, self.evaluation.detectors) for name in names))
+
+    def weights_of(self, detector: str) -> Path | None:
+        """The user's file for a detector, None for its packaged weights."""
+        given = self.detector_weights.get(detector)
+        return None if given is None else Path(given)
 
     def as_json(self) -> str:
         """Canonical JSON with all defaults filled: what roles are built from and the digest is taken of."""

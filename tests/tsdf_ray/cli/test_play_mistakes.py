@@ -104,6 +104,14 @@ MISTAKES = {
         ["--set", "evaluation.detectors=[retinaface, s3fd]"],
         ["s3fd: its weights are not packaged", "sfd_face.pth"],
     ),
+    "weights of a detector nobody uses": (
+        ["--set", "detector_weights.dsfd=mine.pth"],
+        ["detector_weights.dsfd", "no player and no evaluation names this detector"],
+    ),
+    "detector weights that are not there": (
+        ["--set", "detector_weights.retinaface=/nowhere/mine.pth"],
+        ["/nowhere/mine.pth"],
+    ),
     "negative epsilon": (["--set", "defenders.a.epsilon=-0.05"], ["defenders.a.epsilon", "-0.05"]),
     "more GPUs than exist": (["--set", "resources.gpus_per_match=64"], ["gpus_per_match", "64 asked for", "lower it"]),
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024", "lower it"]),

@@ -181,3 +181,18 @@ def test_epsilon_zero_changes_no_pixel_and_protects_nothing(tmp_path: Path) -> N
     assert cells["duq"]["retinaface"][0]["value"] == 1
     assert cells["persistence"][0]["value"] is None
     assert cells["persistence"][0]["reason"]
+
+
+@pytest.mark.assets
+def test_a_detector_plays_with_a_file_of_the_users(in_process: Run, assets: Path, tmp_path: Path) -> None:
+    official = assets / "weights" / "retinaface_mobilenet0.25_Final.pth"
+    changes = ("rounds=1", f"detector_weights={{retinaface: {official}}}")
+    run = tsdf_ray.play(Scenario.load("smoke", changes), tmp_path / "own", executor="inprocess", report=False)
+
+    def scores(table: Any) -> Any:
+        wanted = table[(table["round"] == 1) & (table.metric == "score_change") & table.seed.notna()]
+        return wanted.set_index("model")["value"]
+
+    own, packaged = scores(run.metrics.to_pandas()), scores(in_process.metrics.to_pandas())
+    # The defender's white-box detector is another network now: another poison, other scores.
+    assert own["retinaface"] != packaged["retinaface"]
