@@ -34,6 +34,12 @@ class RetrainConfig(BaseModel):
     adversarial: AdversarialConfig = Field(
         default_factory=AdversarialConfig, description="the protection that mode adversarial makes for itself"
     )
+    warm_up: int = Field(
+        100,
+        ge=0,
+        le=1_000_000,
+        description="steps of the discriminator alone that go before, when the generator's file held none",
+    )
     train: TrainConfig = Field(default_factory=TrainConfig, description="optimiser, rates, steps, batch")
 
 
@@ -111,10 +117,12 @@ def retrain(
     inner = {share: snapshot_step(share, steps) for share in shares if 0 < share < 1}
     hardener = Hardener(family, config.adversarial) if config.mode == "adversarial" else None
     kept = sorted(set(inner.values()))
-    result = train(family, photos, config.train, run_seed, names, snapshots=kept, change=hardener)
+    warm_up = config.warm_up if "discriminator" in family.fresh_parts and config.mode != "scratch" else 0
+    result = train(family, photos, config.train, run_seed, names, snapshots=kept, change=hardener, warm_up=warm_up)
     tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
     seen = steps * config.train.batch * config.train.discriminator_steps
     protected = 0 if hardener is None else hardener.photos
-    work = (Work(f"retrain {config.mode}", seen, result.seconds),)
+    warmed = " after a warm-up of the fresh discriminator" if warm_up else ""
+    work = (Work(f"retrain {config.mode}{warmed}", seen + warm_up * config.train.batch, result.seconds),)
     return Retrained(tensors, snapshots, steps, result.losses, seen, protected, work)

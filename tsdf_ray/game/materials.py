@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from tsdf_ray.attackers import check_supply
 from tsdf_ray.detectors import Detector, load_detector
 from tsdf_ray.detectors.weights import check_at_hand
@@ -77,7 +79,13 @@ def detectors_with(scenario: Scenario, names: Iterable[str]) -> dict[str, Detect
 
 
 def family_with(weights: str, tensors: Tensors) -> Family:
-    """A fresh family of the same kind and size as `weights`, carrying `tensors`."""
+    """A fresh family of the same kind and size as `weights`, carrying `tensors`.
+
+    Its `fresh_parts` are those of the file that nobody has trained since.
+    """
     family = load_family(weights)
+    untrained = family.tensors(family.fresh_parts)
     family.load(tensors)
+    trained = {name.split(".")[0] for name, value in untrained.items() if not np.array_equal(value, tensors[name])}
+    family.fresh_parts = tuple(part for part in family.fresh_parts if part not in trained)
     return family

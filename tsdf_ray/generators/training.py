@@ -150,6 +150,19 @@ class Trainer:
         self._update_average(step)
         return terms
 
+    def warm_up(self, steps: int) -> None:
+        """Train the discriminator alone for some steps: a fresh one would teach a trained generator nothing good.
+
+        At the full step size; draws are named apart from those of `step`. Raises MatchFailed as `step` does.
+        """
+        self._set_rates(0)
+        for step in range(steps):
+            rng = torch_rng(self._seed, "warm up", step)
+            x_BCHW, own_BA, target_BA = self._draw(rng, 1)
+            with self._precision():
+                losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng)
+            self._descend(step, losses, self.discriminator_optimiser)
+
     def _set_rates(self, step: int) -> None:
         falling = self.config.decay_share * self.config.steps
         factor = min(1.0, (self.config.steps - step) / falling) if falling else 1.0
@@ -243,17 +256,20 @@ def train(
     start_step: int = 0,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     change: Change | None = None,
+    warm_up: int = 0,
 ) -> TrainResult:
     """Train `family` in place on `faces`, steps start_step .. config.steps - 1, with draws named by (run_seed, names).
 
     Bit-identical for a seed on a CPU with a fixed number of threads. `snapshots` are steps (0 = before) at which the
     generator's tensors are kept; `on_step(steps made so far, loss terms)` is called after each step; `change`
-    may put other photos in the place of a batch that was drawn. The optimisers start anew.
+    may put other photos in the place of a batch that was drawn; `warm_up` steps of the discriminator alone
+    go before. The optimisers start anew.
 
     Raises UserError (fewer photos than a batch, other attributes) and MatchFailed (a loss term is not finite).
     """
     started = time.perf_counter()
     trainer = Trainer(family, faces, config, run_seed, names, change)
+    trainer.warm_up(warm_up)
     wanted = set(snapshots)
     kept = {start_step: trainer.generator_tensors()} if start_step in wanted else {}
     sums: dict[str, float] = {}

@@ -159,6 +159,20 @@ def test_every_loss_sees_the_photos_that_were_put_in_place() -> None:
     assert all(bool((x == 0.25).all()) for x in seen)
 
 
+def test_a_discriminator_that_came_fresh_is_warmed_up_and_the_work_says_so() -> None:
+    families = editor(), editor(), editor()
+    for family in families[1:]:
+        family.fresh_parts = ("discriminator",)
+    known, fresh = (attacker(warm_up=5).retrain(1, [photos(8)], family) for family in families[:2])
+    assert [work.what for work in known.work] == ["retrain finetune"]
+    assert [(work.what, work.photos) for work in fresh.work] == [
+        ("retrain finetune after a warm-up of the fresh discriminator", 32 + 5 * 4)
+    ]
+    assert array_digest(known.tensors) != array_digest(fresh.tensors)
+    without = attacker(warm_up=0).retrain(1, [photos(8)], families[2])
+    assert array_digest(without.tensors) == array_digest(known.tensors)
+
+
 def test_an_empty_round_is_survived() -> None:
     assert attacker().retrain(1, [photos(0)], editor()).reason == "0 usable photos, fewer than a batch of 4"
 

@@ -119,6 +119,19 @@ def test_step_sizes_fall_to_zero_over_the_last_share_of_the_steps() -> None:
     assert discriminator == pytest.approx([rate / 2 for rate in generator])
 
 
+def test_a_warm_up_trains_the_discriminator_alone() -> None:
+    family = tiny_editor(5)
+    before = family.tensors()
+    train(family, tiny_faces(8), QUICK.model_copy(update={"steps": 0}), 0, (), warm_up=3)
+    moved = {name for name, value in family.tensors().items() if not np.array_equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("discriminator.") for name in moved)
+    cold, warm = tiny_editor(5), tiny_editor(5)
+    train(cold, tiny_faces(8), QUICK, 0, ())
+    train(warm, tiny_faces(8), QUICK, 0, (), warm_up=3)
+    assert array_digest(cold.tensors(("generator",))) != array_digest(warm.tensors(("generator",)))
+
+
 def test_too_few_photos_and_other_attributes_are_refused() -> None:
     with pytest.raises(UserError, match="3 photos are fewer than one batch of 4"):
         train(tiny_editor(6), tiny_faces(3), QUICK, 0, ())
