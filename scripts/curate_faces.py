@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from face_lists import ATTRIBUTES, CACHE, excluded, split_of
-from sample_photos import draw_views, load, square, to_square
+from sample_photos import draw_views, load, square
 from torch import nn
 from torch.nn import functional as F
-from train_labeller import SIZE, Labeller
+from train_labeller import SIZE, Labeller, probabilities
 
 HAIR_SURE, MALE_SURE, LEFT_OUT = 0.6, 0.85, 0.25
 STEPS, BATCH, RATE, SEED, QUALITY = 700, 64, 1e-3, 5, 92
@@ -66,17 +66,6 @@ def train(model: Curator, photos: torch.Tensor, labels_BA: torch.Tensor, left_ou
         if step % 100 == 99:
             print(f"step {step + 1}/{STEPS} loss {loss.item():.3f}", flush=True)
     model.eval()
-
-
-@torch.inference_mode()
-def probabilities(model: Curator, photos: torch.Tensor) -> torch.Tensor:
-    """[B, 5]: black, blond, brown (sum 1), male, leave out; averaged over the photo and its mirror image."""
-    rows = []
-    for chunk in photos.split(100):
-        x = to_square(chunk, SIZE)
-        both = [model(view).float() for view in (x, x.flip(3))]
-        rows.append(sum(torch.cat([o[:, :3].softmax(1), o[:, 3:].sigmoid()], 1) for o in both) / 2)
-    return torch.cat(rows)
 
 
 def report(p: torch.Tensor, labels_BA: torch.Tensor, left_out_B: torch.Tensor) -> None:

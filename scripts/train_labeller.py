@@ -68,7 +68,7 @@ class Labeller(nn.Module):
 
 
 def probabilities(model: nn.Module, pixels_BHW3: torch.Tensor) -> torch.Tensor:
-    """[B, 4]: black, blond, brown (sum 1) and male, averaged over the photo and its mirror image."""
+    """[B, A]: black, blond, brown (sum 1), male and what else the model answers; mean of photo and mirror image."""
     rows = []
     with torch.inference_mode():
         for chunk in pixels_BHW3.split(100):
