@@ -1,6 +1,7 @@
 """Edits a deepfake is asked for: a target label vector that differs from the photo's own attributes.
 
-A hair colour replaces the photo's own (they exclude each other); any other attribute is flipped. Evaluation asks every
+A hair colour replaces the photo's own (they exclude each other); any other attribute is flipped, and one that is switched
+on switches off what contradicts it (as AttGAN's published code does, He et al. 2019, arXiv 1711.10678). Evaluation asks every
 photo for every edit that differs from it (METHOD section 3); learning draws one of them uniformly.
 """
 
@@ -11,6 +12,14 @@ from dataclasses import dataclass
 import torch
 
 from tsdf_ray.faces.faceset import HAIR
+
+CONTRADICTIONS = (
+    ("Bald", "Bangs"),
+    ("Receding_Hairline", "Bangs"),
+    ("Straight_Hair", "Wavy_Hair"),
+    ("Mustache", "No_Beard"),
+)
+"""Attributes of which a face has at most one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,10 @@ def all_edits(labels_BA: torch.Tensor, attributes: tuple[str, ...]) -> Edits:
 
 
 def edit_labels(own_A: torch.Tensor, attribute: int, attributes: tuple[str, ...]) -> torch.Tensor:
-    """`own_A` with one attribute edited: a hair colour chosen instead of the present one, anything else flipped."""
+    """`own_A` with one attribute edited: a hair colour chosen instead of the present one, anything else flipped.
+
+    What contradicts an attribute that is switched on is switched off.
+    """
     target_A = own_A.clone()
     if attributes[attribute] in HAIR:
         for other, name in enumerate(attributes):
@@ -54,6 +66,11 @@ def edit_labels(own_A: torch.Tensor, attribute: int, attributes: tuple[str, ...]
         target_A[attribute] = 1.0
     else:
         target_A[attribute] = 1.0 - own_A[attribute]
+        for pair in CONTRADICTIONS:
+            if attributes[attribute] in pair and target_A[attribute] > 0.5:
+                (other_name,) = set(pair) - {attributes[attribute]}
+                if other_name in attributes:
+                    target_A[attributes.index(other_name)] = 0.0
     return target_A
 
 
