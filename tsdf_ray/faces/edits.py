@@ -1,8 +1,9 @@
 """Edits a deepfake is asked for: a target label vector that differs from the photo's own attributes.
 
-A hair colour replaces the photo's own (they exclude each other); any other attribute is flipped, and one that is switched
-on switches off what contradicts it (as AttGAN's published code does, He et al. 2019, arXiv 1711.10678). Evaluation asks every
-photo for every edit that differs from it (METHOD section 3); learning draws one of them uniformly.
+A hair colour replaces the photo's own (they exclude each other); any other attribute is flipped, and one that is
+switched on switches off what contradicts it (as AttGAN's published code does, He et al. 2019, arXiv 1711.10678).
+Evaluation asks every photo for every edit that differs from it (METHOD section 3); learning draws one of them
+uniformly.
 """
 
 from __future__ import annotations
