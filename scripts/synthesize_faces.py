@@ -55,7 +55,7 @@ class Balance:
             ROOT / "tsdf_ray" / "assets" / "sample" / "faces-128.parquet", columns=["id", *ATTRIBUTES]
         )
         labels = {row["id"]: [*(row[name] for name in ATTRIBUTES), 0] for row in sample.to_pylist()}
-        # A child's hair and sex are not known: halves.
+        # A child's hair and sex are not known: even shares.
         labels |= {face: [1 / 3, 1 / 3, 1 / 3, 0.5, 1] for face in excluded("child")}
         styles = np.concatenate([style(int(face)) for face in labels])
         values = np.array(list(labels.values()), np.float32)
