@@ -206,10 +206,7 @@ class AttGAN(Family):
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         config = self.config
-        if fake_BCHW is None:
-            with torch.no_grad():
-                fake_BCHW = self.edit(x_BCHW, target_BA)
-        fake_BCHW = fake_BCHW.detach()
+        fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
         real, labels = self.discriminator(x_BCHW)
         fake, _ = self.discriminator(fake_BCHW)
         label_loss = F.binary_cross_entropy_with_logits(labels, own_BA)

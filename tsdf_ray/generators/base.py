@@ -94,6 +94,15 @@ class Family(ABC):
     def config_json(self) -> str:
         """The family's frozen config as JSON: with it and the tensors the family can be built again."""
 
+    def forgery_to_judge(
+        self, x_BCHW: torch.Tensor, target_BA: torch.Tensor, fake_BCHW: torch.Tensor | None
+    ) -> torch.Tensor:
+        """edit(x, target) for a discriminator step: the caller's or made here, without a graph."""
+        if fake_BCHW is None:
+            with torch.no_grad():
+                fake_BCHW = self.edit(x_BCHW, target_BA)
+        return fake_BCHW.detach()
+
     def check_side(self, side: int, key: str) -> None:
         """Raises UserError, naming the config `key`, when photos of this side do not fit the networks."""
         step = self.side_multiple

@@ -103,10 +103,8 @@ class Editor(Family):
         rng: torch.Generator,
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        if fake_BCHW is None:
-            with torch.no_grad():
-                fake_BCHW = self.edit(x_BCHW, target_BA)
-        shown_BCHW = self._shown(torch.cat([x_BCHW, fake_BCHW.detach()]), rng)
+        fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
+        shown_BCHW = self._shown(torch.cat([x_BCHW, fake_BCHW]), rng)
         real_BVHW, fake_BVHW = self.discriminator(shown_BCHW).chunk(2)
         terms = {
             "d_real": (self._under(real_BVHW, own_BA) - 1).square().mean(),

@@ -7,6 +7,7 @@ block: 4 width channels at a quarter of the photo's side (256 x 64 x 64 at offic
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar, Literal
 
@@ -80,7 +81,7 @@ class ResidualBlock(nn.Module):
         return h_BCHW + inner
 
 
-class LabelGenerator(nn.Module):
+class LabelGenerator(nn.Module, ABC):
     """Photos [B, 3, H, W] (H, W multiples of 4) and labels [B, A] to `outputs` maps; `main` as published.
 
     A subclass says in `decode` what photo the maps are.
@@ -115,9 +116,9 @@ class LabelGenerator(nn.Module):
         maps: torch.Tensor = self.main[self.encoder_depth :](mid_BCHW)
         return maps
 
+    @abstractmethod
     def decode(self, mid_BCHW: torch.Tensor, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The photo [B, 3, H, W] from the mid feature and the photo it was made of."""
-        raise NotImplementedError
 
 
 class StarGANGenerator(LabelGenerator):
@@ -187,10 +188,7 @@ class StarGAN(Family):
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         config = self.config
-        if fake_BCHW is None:
-            with torch.no_grad():
-                fake_BCHW = self.edit(x_BCHW, target_BA)
-        fake_BCHW = fake_BCHW.detach()
+        fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
         real, labels = self.discriminator(x_BCHW)
         fake, _ = self.discriminator(fake_BCHW)
         terms = {"d_classification": config.classification_weight * _label_loss(labels, own_BA)}

@@ -24,12 +24,9 @@ SIZE = 96
 
 
 @pytest.fixture(scope="module")
-def faces() -> FaceSet:
+def faces(assets: Path) -> FaceSet:
     """Six synthetic faces."""
-    folder = Path(__file__).resolve().parents[4] / "shared" / "assets" / "synthetic-faces" / "images"
-    if not folder.is_dir():
-        pytest.skip("../shared/assets is absent")
-    chosen = sorted(folder.iterdir())[100:106]
+    chosen = sorted((assets / "synthetic-faces" / "images").iterdir())[100:106]
     pixels = [
         np.asarray(Image.open(file).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)) for file in chosen
     ]
