@@ -35,6 +35,7 @@ def pretrain(
         typer.Option("--set", metavar="KEY=VALUE", help="Any other key, for example train.learning_rate=0.0002."),
     ] = None,
     on_bad: Annotated[str, typer.Option("--on-bad", help="A bad photo: stop, or skip and list it.")] = "stop",
+    device: Annotated[str, typer.Option("--device", help="What to train on: cpu, or cuda where torch has it.")] = "cpu",
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in OUT.")] = False,
 ) -> None:
     """Train a generator from photos.
@@ -57,7 +58,7 @@ def pretrain(
         splits = load_splits(faces, seed, config.fresh().attributes)
         for item in splits.skipped:
             typer.echo(f"skipped: {item}", err=True)
-        path = train(config, splits.attacker, out, Lines(flag), splits.evaluation, resume=resume)
+        path = train(config, splits.attacker, out, Lines(flag), splits.evaluation, resume=resume, device=device)
     typer.echo(f"weights: {path}")
 
 

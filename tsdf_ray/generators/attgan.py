@@ -15,18 +15,17 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import nn
 
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
+from tsdf_ray.generators.few_photos import FewPhotosConfig
 from tsdf_ray.generators.stargan import gradient_penalty
 
 
-class AttGANConfig(BaseModel):
+class AttGANConfig(FewPhotosConfig):
     """Size and loss of AttGAN; the defaults are the official ones for 256 px (`256_shortcut1_inject0_none`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: Attributes = Field(
         (
@@ -181,7 +180,9 @@ class AttGAN(Family):
         self.side_multiple = 2**self.config.layers
         self.generator = AttGANGenerator(self.config)
         self.discriminator = AttGANDiscriminator(self.config)
-        self.parts = {"generator": self.generator, "discriminator": self.discriminator}
+        frozen = self.config.classifier_part(len(self.attributes))
+        self.frozen_parts = tuple(frozen)
+        self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
 
     def config_json(self) -> str:
         return self.config.model_dump_json()
@@ -207,6 +208,7 @@ class AttGAN(Family):
     ) -> dict[str, torch.Tensor]:
         config = self.config
         fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
+        x_BCHW, fake_BCHW = config.shown(torch.cat([x_BCHW, fake_BCHW]), rng).chunk(2)
         real, labels = self.discriminator(x_BCHW)
         fake, _ = self.discriminator(fake_BCHW)
         label_loss = F.binary_cross_entropy_with_logits(labels, own_BA)
@@ -228,10 +230,11 @@ class AttGAN(Family):
     ) -> dict[str, torch.Tensor]:
         config = self.config
         fake = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW
-        verdict, labels = self.discriminator(fake)
+        verdict, labels = self.discriminator(config.shown(fake, rng))
         label_loss = F.binary_cross_entropy_with_logits(labels, target_BA)
-        return {
+        terms = {
             "g_adversarial": -config.adversarial_weight * verdict.mean(),
             "g_classification": config.classification_weight * label_loss,
             "g_reconstruction": config.reconstruction_weight * F.l1_loss(self.edit(x_BCHW, own_BA), x_BCHW),
         }
+        return terms | config.classifier_term(self.parts, fake, target_BA, self.attributes)

@@ -29,7 +29,7 @@ class Family(ABC):
     name: ClassVar[str]
     config_class: ClassVar[type[BaseModel]]
     """The frozen config it is built from: `Family(config)`."""
-    frozen_parts: ClassVar[tuple[str, ...]] = ()
+    frozen_parts: tuple[str, ...] = ()
     """Parts that are never trained: they only serve the loss, or hold reference photos."""
     shares_fake: ClassVar[bool] = True
     """Whether both losses use edit(x, target), so that the caller computes it once for them."""

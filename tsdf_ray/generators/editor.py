@@ -17,23 +17,21 @@ from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tsdf_ray.faces.faceset import HAIR
-from tsdf_ray.generators.augment import augment
 from tsdf_ray.generators.base import Family
-from tsdf_ray.generators.domains import Attributes, groups, label_cross_entropy
-from tsdf_ray.generators.editor_networks import UNSHUFFLE, EditorClassifier, EditorDiscriminator, EditorGenerator
+from tsdf_ray.generators.domains import Attributes, groups
+from tsdf_ray.generators.editor_networks import UNSHUFFLE, EditorDiscriminator, EditorGenerator
+from tsdf_ray.generators.few_photos import FewPhotosConfig
 
 LIMIT = 0.98
 """Pixels are clamped to +-LIMIT before atanh, where it is still moderate (2.3)."""
 Width = Annotated[int, Field(ge=4, le=1024)]
 
 
-class EditorConfig(BaseModel):
+class EditorConfig(FewPhotosConfig):
     """Size and loss of the light editor."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: Attributes = Field((*HAIR, "Male"), description="labels it edits; hair colours exclude each other")
     widths: tuple[Width, ...] = Field(
@@ -46,7 +44,9 @@ class EditorConfig(BaseModel):
         max_length=8,
         description="channels of the discriminator, from 1/4 of the photo's side on",
     )
-    classifier_width: int = Field(24, ge=4, le=512, description="first width of the frozen attribute classifier")
+    classifier_width: int | None = Field(
+        24, ge=4, le=512, description="first width of the frozen attribute classifier in the loss; null: none"
+    )
     adversarial_weight: float = Field(3.0, ge=0.0, le=1e3, description="weight of the generator's least-squares term")
     wrong_label_weight: float = Field(
         0.5, ge=0.0, le=1e3, description="weight of real photos shown under another label, which must look fake"
@@ -63,7 +63,6 @@ class Editor(Family):
 
     name: ClassVar[str] = "editor"
     config_class: ClassVar[type[BaseModel]] = EditorConfig
-    frozen_parts: ClassVar[tuple[str, ...]] = ("classifier",)
 
     def __init__(self, config: EditorConfig | None = None) -> None:
         self.config = config or EditorConfig()
@@ -73,12 +72,9 @@ class Editor(Family):
         hair, other = groups(self.attributes)
         self.generator = EditorGenerator(labels, self.config.widths, self.config.blocks)
         self.discriminator = EditorDiscriminator(len(hair) + 2 * len(other), self.config.discriminator_widths)
-        self.classifier = EditorClassifier(labels, self.config.classifier_width).eval().requires_grad_(False)
-        self.parts = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "classifier": self.classifier,
-        }
+        frozen = self.config.classifier_part(labels)
+        self.frozen_parts = tuple(frozen)
+        self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
 
     def config_json(self) -> str:
         return self.config.model_dump_json()
@@ -104,7 +100,7 @@ class Editor(Family):
         fake_BCHW: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
-        shown_BCHW = self._shown(torch.cat([x_BCHW, fake_BCHW]), rng)
+        shown_BCHW = self.config.shown(torch.cat([x_BCHW, fake_BCHW]), rng)
         real_BVHW, fake_BVHW = self.discriminator(shown_BCHW).chunk(2)
         terms = {
             "d_real": (self._under(real_BVHW, own_BA) - 1).square().mean(),
@@ -132,20 +128,14 @@ class Editor(Family):
         # One pass serves the cycle and, on a share of the batch, the identity: both ask for the photo itself.
         k = round(config.identity_share * len(x_BCHW)) if config.identity_weight else 0
         back = self.edit(torch.cat([fake, x_BCHW[:k]]), torch.cat([own_BA, own_BA[:k]]))
-        verdict = self._under(self.discriminator(self._shown(fake, rng)), target_BA)
+        verdict = self._under(self.discriminator(self.config.shown(fake, rng)), target_BA)
         terms = {
             "g_adversarial": config.adversarial_weight * (verdict - 1).square().mean(),
             "g_cycle": config.cycle_weight * F.l1_loss(back[: len(fake)], x_BCHW),
         }
         if k:
             terms["g_identity"] = config.identity_weight * F.l1_loss(back[len(fake) :], x_BCHW[:k])
-        if config.classifier_weight:
-            logits = self.classifier(fake)
-            terms["g_classifier"] = config.classifier_weight * label_cross_entropy(logits, target_BA, self.attributes)
-        return terms
-
-    def _shown(self, x_BCHW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-        return augment(x_BCHW, rng) if self.config.augment else x_BCHW
+        return terms | config.classifier_term(self.parts, fake, target_BA, self.attributes)
 
     def _values(self, labels_BA: torch.Tensor) -> torch.Tensor:
         """int64 [B, L]: the map of the hair colour, then of each other attribute's value."""

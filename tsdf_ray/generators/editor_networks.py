@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 UNSHUFFLE = 4
-CLASSIFIER_SIDE = 32
 
 
 class LabelNorm(nn.Module):
@@ -126,22 +125,3 @@ class EditorDiscriminator(nn.Module):
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         maps: torch.Tensor = self.head(self.body(x_BCHW))
         return maps.float()
-
-
-class EditorClassifier(nn.Module):
-    """Small attribute classifier of the loss: photos [B, 3, H, W], seen at 32 x 32, to label logits [B, A]."""
-
-    def __init__(self, labels: int, width: int) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.AdaptiveAvgPool2d(CLASSIFIER_SIDE)]
-        before, stride = 3, 1
-        for channels in (width, 2 * width, 3 * width, 4 * width):
-            layers += [nn.Conv2d(before, channels, 3, stride=stride, padding=1), nn.GroupNorm(4, channels), nn.SiLU()]
-            before, stride = channels, 2
-        self.main = nn.Sequential(*layers)
-        self.head = nn.Linear(4 * width, labels)
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        h = self.main(x_BCHW)
-        logits: torch.Tensor = self.head(h.mean((2, 3)))
-        return logits.float()

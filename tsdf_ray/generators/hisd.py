@@ -25,6 +25,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import HAIR, to_images, to_pixels
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
+from tsdf_ray.generators.few_photos import FewPhotosConfig
 from tsdf_ray.generators.hisd_loss import Batch, discriminator_terms, generator_terms
 from tsdf_ray.generators.hisd_networks import HiSDDiscriminator, HiSDGenerator
 from tsdf_ray.randomness import torch_rng
@@ -47,10 +48,8 @@ class Tag(BaseModel):
         return self.labels if len(self.labels) > 1 else (self.labels[0], f"no_{self.labels[0]}")
 
 
-class HiSDConfig(BaseModel):
+class HiSDConfig(FewPhotosConfig):
     """Size, tags and loss of HiSD; the defaults are the official ones (`celeba-hq_256`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tags: tuple[Tag, ...] = Field(
         (
@@ -128,7 +127,6 @@ class HiSD(Family):
 
     name: ClassVar[str] = "hisd"
     config_class: ClassVar[type[BaseModel]] = HiSDConfig
-    frozen_parts: ClassVar[tuple[str, ...]] = ("references",)
     shares_fake: ClassVar[bool] = False
     rates: ClassVar[dict[str, float]] = {"mappers.": 0.01}
 
@@ -151,11 +149,9 @@ class HiSD(Family):
         conditions = [len(self.attributes) - own.get(i, 0) for i in range(len(choices))]
         self.discriminator = HiSDDiscriminator(config.discriminator_widths, config.style, choices, conditions)
         self.references = _References(config.references, config.image_size)
-        self.parts = {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "references": self.references,
-        }
+        frozen = {"references": self.references, **config.classifier_part(len(self.attributes))}
+        self.frozen_parts = tuple(frozen)
+        self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
 
     def config_json(self) -> str:
         return self.config.model_dump_json()
@@ -227,8 +223,10 @@ class HiSD(Family):
             "style": config.style_weight,
             "reconstruction": config.reconstruction_weight,
         }
-        terms = generator_terms(self.generator, self.discriminator, self._batch(x_BCHW, own_BA, target_BA, rng))
-        return {f"g_{name}": weights[name] * value for name, value in terms.items()}
+        batch = self._batch(x_BCHW, own_BA, target_BA, rng)
+        terms, target_BCHW = generator_terms(self.generator, self.discriminator, batch)
+        weighted = {f"g_{name}": weights[name] * value for name, value in terms.items()}
+        return weighted | config.classifier_term(self.parts, target_BCHW, target_BA, self.attributes)
 
     def _batch(
         self, x_BCHW: torch.Tensor, own_BA: torch.Tensor, target_BA: torch.Tensor, rng: torch.Generator
@@ -248,6 +246,7 @@ class HiSD(Family):
             targets[slot_B, rows],
             torch.randn(len(x_BCHW), self.config.noise, generator=rng).to(x_BCHW.device),
             conditions,
+            lambda shown_BCHW: self.config.shown(shown_BCHW, rng),
         )
 
 

@@ -26,6 +26,8 @@ class Batch:
     """Latents of the target styles."""
     conditions: Mapping[int, torch.Tensor]
     """Tag-irrelevant conditions [B, Y] by tag; Y differs between tags."""
+    shown: Callable[[torch.Tensor], torch.Tensor] = lambda x_BCHW: x_BCHW
+    """What the discriminator sees of photos."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def scores(
     choice_B: torch.Tensor,
 ) -> torch.Tensor:
     """Scores [B, 2] of photos with their styles under one choice each: as translated, as cycled."""
-    seen_BC = discriminator.body(x_BCHW)
+    seen_BC = discriminator.body(batch.shown(x_BCHW))
 
     def under_choice(tag: int, b: torch.Tensor) -> torch.Tensor:
         scores_b2J = discriminator.head(seen_BC[b], style_BS[b], batch.conditions[tag][b], tag)
@@ -88,8 +90,8 @@ def scores(
 
 def generator_terms(
     generator: HiSDGenerator, discriminator: HiSDDiscriminator, batch: Batch
-) -> dict[str, torch.Tensor]:
-    """Unweighted terms `adversarial`, `style`, `reconstruction`.
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Unweighted terms `adversarial`, `style`, `reconstruction`, and the translated photos.
 
     The generator lowers the score of real pairs too, by the extracted style; that style is held fixed in the other two.
     """
@@ -101,11 +103,12 @@ def generator_terms(
     plain = generator.decode(made.code)
     self_translated = generator.decode(_translate(generator, made.code, made.own_style, batch.tag_B))
     photos = (plain, self_translated, made.cycle)
-    return {
+    terms = {
         "adversarial": (real_B2.sum(1) - target_B2[:, 0] - cycle_B2[:, 1]).mean(),
         "style": F.l1_loss(made.found_style.float(), made.target_style.float()),
         "reconstruction": torch.stack([F.l1_loss(photo.float(), x_BCHW) for photo in photos]).sum(),
     }
+    return terms, made.target
 
 
 def discriminator_terms(

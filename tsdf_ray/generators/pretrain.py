@@ -104,15 +104,17 @@ def pretrain(
     progress: Report | None = None,
     samples: FaceSet | None = None,
     resume: bool = False,
+    device: str = "cpu",
 ) -> Path:
     """Train a family on `faces` in the folder `out`; returns the path of the finished weights.
 
     `samples` are the photos of the grids (the first eight; default: of `faces`). The callback may raise Stopped: the
     state is saved and the error goes on. With `resume` the training goes on where `out` left off, with the same draws:
-    on a CPU with the same number of threads the result equals that of an unbroken run.
+    on a CPU with the same number of threads the result equals that of an unbroken run. `device` is torch's name of what
+    it is trained on (`cpu`, `cuda`, `cuda:1`).
 
-    Raises UserError: unusable settings, `out` holds a training already (without `resume`) or none, or another one
-    (with it). Raises MatchFailed when a loss is not finite.
+    Raises UserError: no such device, unusable settings, `out` holds a training already (without `resume`) or none, or
+    another one (with it). Raises MatchFailed when a loss is not finite.
     """
     state = out / "resume.safetensors"
     if resume and not state.is_file():
@@ -120,6 +122,7 @@ def pretrain(
     if not resume and state.is_file():
         raise UserError(f"{out}: holds a training already; resume it or name another folder")
     family = config.fresh()
+    _to(family, device)
     trainer = Trainer(family, faces, config.train, config.seed, NAMES)
     if config.small_steps:
         family.check_side(faces.size // 2, "pretrain: small_steps trains at half the side, which")
@@ -161,6 +164,15 @@ class _Clock:
         if self._progress is not None:
             pace = (time.perf_counter() - self._started) / (made - self._first)
             self._progress(Progress(self._phase, made, self._steps, losses, pace * (self._steps - made)))
+
+
+def _to(family: Family, device: str) -> None:
+    """Move all parts. Raises UserError when there is no such device."""
+    try:
+        for part in family.parts.values():
+            part.to(device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise UserError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from error
 
 
 def _classifier(family: Family, faces: FaceSet, config: PretrainConfig, progress: Report | None) -> None:
@@ -218,8 +230,9 @@ def _grid(path: Path, trainer: Trainer, shown: FaceSet) -> None:
     family = type(trainer.family)(config)
     family.load(trainer.generator_tensors())
     device = trainer.device
+    _to(family, str(device))
     for module in family.parts.values():
-        module.to(device).eval()
+        module.eval()
     x_BCHW, own_BA = shown.images().to(device), shown.labels()
     columns = [x_BCHW, family.edit(x_BCHW, own_BA.to(device))]
     for a in range(len(family.attributes)):

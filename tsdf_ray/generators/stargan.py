@@ -13,17 +13,16 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 from torch import nn
 
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
+from tsdf_ray.generators.few_photos import FewPhotosConfig
 
 
-class StarGANConfig(BaseModel):
+class StarGANConfig(FewPhotosConfig):
     """Size and loss of StarGAN; the defaults are the official ones for 256 px."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     attributes: Attributes = Field(
         ("Black_Hair", "Blond_Hair", "Brown_Hair", "Male", "Young"), description="labels it edits"
@@ -164,7 +163,9 @@ class StarGAN(Family):
         self.attributes = self.config.attributes
         self.generator = self.generator_class(self.config)
         self.discriminator = StarGANDiscriminator(self.config)
-        self.parts = {"generator": self.generator, "discriminator": self.discriminator}
+        frozen = self.config.classifier_part(len(self.attributes))
+        self.frozen_parts = tuple(frozen)
+        self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
 
     def config_json(self) -> str:
         return self.config.model_dump_json()
@@ -189,6 +190,7 @@ class StarGAN(Family):
     ) -> dict[str, torch.Tensor]:
         config = self.config
         fake_BCHW = self.forgery_to_judge(x_BCHW, target_BA, fake_BCHW)
+        x_BCHW, fake_BCHW = config.shown(torch.cat([x_BCHW, fake_BCHW]), rng).chunk(2)
         real, labels = self.discriminator(x_BCHW)
         fake, _ = self.discriminator(fake_BCHW)
         terms = {"d_classification": config.classification_weight * _label_loss(labels, own_BA)}
@@ -212,12 +214,13 @@ class StarGAN(Family):
     ) -> dict[str, torch.Tensor]:
         config = self.config
         fake = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW
-        verdict, labels = self.discriminator(fake)
-        return {
+        verdict, labels = self.discriminator(config.shown(fake, rng))
+        terms = {
             "g_adversarial": -config.adversarial_weight * verdict.mean(),
             "g_classification": config.classification_weight * _label_loss(labels, target_BA),
             "g_cycle": config.cycle_weight * F.l1_loss(self.edit(fake, own_BA), x_BCHW),
         }
+        return terms | config.classifier_term(self.parts, fake, target_BA, self.attributes)
 
 
 def _label_loss(logits_BA: torch.Tensor, labels_BA: torch.Tensor) -> torch.Tensor:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tsdf_ray.errors import UserError
 from tsdf_ray.generators import Editor, EditorConfig
 from tsdf_ray.generators.domains import domain_index, label_cross_entropy
+from tsdf_ray.generators.few_photos import AttributeClassifier
 from tsdf_ray.testing.tiny import TINY_SIZE, tiny_editor, tiny_faces
 
 ATTRIBUTES = EditorConfig().attributes
@@ -98,7 +99,7 @@ def test_loss_gradients_reach_only_the_trained_part() -> None:
     editor.discriminator.requires_grad_(False)
     sum(editor.generator_loss(x, own, target, rng()).values()).backward()  # type: ignore[union-attr]
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in editor.generator.parameters())
-    assert all(p.grad is None for p in editor.classifier.parameters())
+    assert all(p.grad is None for p in editor.parts["classifier"].parameters())
 
 
 def test_a_given_fake_is_used_and_gives_the_same_losses() -> None:
@@ -126,8 +127,10 @@ def test_terms_and_weights_against_a_hand_computed_case(monkeypatch: pytest.Monk
     verdicts = torch.tensor([0.5, 1.0, 3.0, 2.0, -1.0])[None, :, None, None]
     monkeypatch.setattr(editor.discriminator, "forward", lambda x: verdicts.expand(len(x), 5, 2, 2))
     with torch.no_grad():
-        editor.classifier.head.weight.zero_()
-        editor.classifier.head.bias.zero_()
+        classifier = editor.parts["classifier"]
+        assert isinstance(classifier, AttributeClassifier)
+        classifier.head.weight.zero_()
+        classifier.head.bias.zero_()
     x = tiny_faces(1).images()
     own, target = torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0.0, 0, 1, 0]])  # black to brown, not male
     terms = editor.discriminator_loss(x, own, target, rng())
