@@ -13,8 +13,15 @@ import torch
 
 from tsdf_ray.defenders import DefenceState, Defender, Knowledge, make_defender
 from tsdf_ray.errors import UserError
-from tsdf_ray.faces import HAIR, FaceSet
-from tsdf_ray.game.materials import detectors_with, family_with, known_family, load_materials
+from tsdf_ray.faces import HAIR, FaceSet, to_images
+from tsdf_ray.game.materials import (
+    all_attributes,
+    detectors_with,
+    family_with,
+    further_families,
+    known_family,
+    load_materials,
+)
 from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Entry, Manifest, check_files
@@ -32,28 +39,35 @@ class Armour:
     defender: Defender
     state: DefenceState
     size: int
-    family: Family
-    """The generator it was learned against."""
 
     def face_set(self, pixels_BCHW: npt.NDArray[np.uint8], ids: tuple[str, ...]) -> FaceSet:
-        """Photos of people nobody labelled: labels are what the generator's own classifier sees, if it has one."""
-        attributes = self.family.attributes
-        labels_BA = np.zeros((len(ids), len(attributes)), dtype=np.uint8)
-        faces = FaceSet(pixels_BCHW, labels_BA, attributes, ids)
-        if "classifier" not in self.family.parts or not len(faces):
-            return faces
-        with torch.inference_mode():
-            logits_BA = self.family.parts["classifier"](faces.images()).float()
-        labels_BA[:] = (logits_BA > 0).numpy()
-        hair = [a for a, name in enumerate(attributes) if name in HAIR]
-        if hair:
-            labels_BA[:, hair] = 0
-            labels_BA[np.arange(len(ids)), np.asarray(hair)[logits_BA[:, hair].argmax(1).numpy()]] = 1
-        return faces
+        """Photos of people nobody labelled: labels are what the generators' own classifiers see, 0 where none does."""
+        seen: dict[str, npt.NDArray[np.uint8]] = {}
+        for family in self.state.knowledge.generators.values():
+            seen = _labels(family, pixels_BCHW) | seen
+        attributes = all_attributes(self.state.knowledge.generators.values())
+        unseen = np.zeros(len(ids), np.uint8)
+        columns = [seen.get(name, unseen) for name in attributes]
+        labels_BA = np.stack(columns, 1) if columns else np.zeros((len(ids), 0), np.uint8)
+        return FaceSet(pixels_BCHW, labels_BA, attributes, ids)
 
     def perturb(self, faces: FaceSet) -> torch.Tensor:
         """As `Defender.perturb`: float32 [1 or B, 3, S, S], whole 1/255 steps inside the budget."""
         return self.defender.perturb(self.state, faces)
+
+
+def _labels(family: Family, pixels_BCHW: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.uint8]]:
+    """uint8 [B], 0 or 1, by attribute, as the classifier in the family's loss sees them; empty when it has none."""
+    if "classifier" not in family.parts or not len(pixels_BCHW):
+        return {}
+    with torch.inference_mode():
+        logits_BA = family.parts["classifier"](to_images(torch.from_numpy(pixels_BCHW.copy()))).float()
+    labels_BA = (logits_BA > 0).numpy().astype(np.uint8)
+    hair = [a for a, name in enumerate(family.attributes) if name in HAIR]
+    if hair:
+        labels_BA[:, hair] = 0
+        labels_BA[np.arange(len(labels_BA)), np.asarray(hair)[logits_BA[:, hair].argmax(1).numpy()]] = 1
+    return dict(zip(family.attributes, labels_BA.T, strict=True))
 
 
 def packaged_armour(kind: str, epsilon: float) -> Armour:
@@ -69,8 +83,8 @@ def packaged_armour(kind: str, epsilon: float) -> Armour:
     seed = scenario.seeds[0]
     materials = load_materials(scenario, seed)
     family = family_with(scenario.generator, materials.generator).freeze()
-    knowledge = _knowledge(scenario, 1, family, defender, materials.splits.defender)
-    return Armour(defender, defender.learn(knowledge), scenario.faces.size, family)
+    knowledge = _knowledge(scenario, 1, {family.name: family}, defender, materials.splits.defender)
+    return Armour(defender, defender.learn(knowledge), scenario.faces.size)
 
 
 def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilon: float | None) -> Armour:
@@ -88,21 +102,20 @@ def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilo
     entries = Manifest(run / "manifest.jsonl").of(match)
     if not entries:
         raise UserError(f"{run}: {match} has no finished round; `tsdf-ray resume {run}` plays it")
-    entry = scenario.defenders[name]
+    played, entry = entries[-1], scenario.defenders[name]
     content = entry.config.model_dump(mode="json") | ({} if epsilon is None else {"epsilon": epsilon})
     learned = make_defender(entry.kind, content)
-    check_files(run, entries[-1], "perturbations/")
-    stored, _ = read_tensors(run / _file(entries[-1], "perturbations/"))
+    check_files(run, played, "perturbations/")
+    stored, _ = read_tensors(run / _file(played, "perturbations/"))
     tensors = {key.removeprefix("defence."): value for key, value in stored.items() if key.startswith("defence.")}
     initial = load_family(scenario.generator).tensors()
     last = _generator_before(run, entries) or initial if entry.knowledge == "last_round" else None
     family = known_family(scenario, name, initial, last)
-    size = scenario.faces.size
-    nobody = FaceSet(
-        np.zeros((0, 3, size, size), np.uint8), np.zeros((0, len(family.attributes)), np.uint8), family.attributes, ()
-    )
-    knowledge = _knowledge(scenario, entries[-1].round, family, learned, nobody)
-    return Armour(learned, DefenceState(knowledge, tensors), size, family)
+    families = {family.name: family, **further_families(entry.generators, family.name)}
+    size, attributes = scenario.faces.size, all_attributes(families.values())
+    nobody = FaceSet(np.zeros((0, 3, size, size), np.uint8), np.zeros((0, len(attributes)), np.uint8), attributes, ())
+    knowledge = _knowledge(scenario, played.round, families, learned, nobody)
+    return Armour(learned, DefenceState(knowledge, tensors), size)
 
 
 def _generator_before(run: Path, entries: list[Entry]) -> Tensors | None:
@@ -128,6 +141,8 @@ def _choose(role: str, name: str | None, valid: Mapping[str, object], run: Path)
     return name
 
 
-def _knowledge(scenario: Scenario, round_: int, family: Family, defender: Defender, photos: FaceSet) -> Knowledge:
+def _knowledge(
+    scenario: Scenario, round_: int, families: Mapping[str, Family], defender: Defender, photos: FaceSet
+) -> Knowledge:
     detectors = detectors_with(scenario, defender.config.detectors)
-    return Knowledge(scenario.seeds[0], round_, {family.name: family}, detectors, photos, scenario.precision)
+    return Knowledge(scenario.seeds[0], round_, families, detectors, photos, scenario.precision)

@@ -42,7 +42,7 @@ def _case(config: InterruptionConfig, families: dict[str, LinearFamily]) -> tupl
     )
     frozen = {name: family.freeze() for name, family in families.items()}
     work = Interruption(config, Knowledge(0, 1, frozen, {}, grey), grey)
-    return work, work.visit([0, 1], torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]))
+    return work, work.visit([0, 1], lambda own_BA, names: torch.tensor([[0.0, 1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 1.0]]))
 
 
 def _ab() -> dict[str, LinearFamily]:

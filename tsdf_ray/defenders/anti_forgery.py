@@ -5,6 +5,7 @@ Only a and b of CIE Lab are perturbed, the lightness stays. p is in the publishe
 
 from __future__ import annotations
 
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -59,17 +60,17 @@ class AntiForgery(Defender):
         work = Interruption(output_alone(config, config.lr, config.batch), state.knowledge, photos)
         for first in range(0, len(photos), config.batch):
             index = list(range(first, min(first + config.batch, len(photos))))
-            found.append(self._shift(work, index, state.knowledge, photos).cpu())
+            found.append(self._shift(work, index, state.knowledge).cpu())
         return torch.cat(found)
 
-    def _shift(self, work: Interruption, index: list[int], knowledge: Knowledge, photos: FaceSet) -> torch.Tensor:
-        x_BCHW, labels_BA = work.x_BCHW[index], photos.labels()[index]
+    def _shift(self, work: Interruption, index: list[int], knowledge: Knowledge) -> torch.Tensor:
+        x_BCHW = work.x_BCHW[index]
         lab_BCHW = to_lab(x_BCHW)
         p_B2HW, adam = torch.zeros_like(x_BCHW[:, 1:]), Adam()
         weights_MR = torch.full((len(work.families), len(index)), 1 / len(work.families), device=work.device)
         for step in range(self.config.steps):
             rng = torch_rng(knowledge.run_seed, knowledge.round, "defender", "anti_forgery", step)
-            visit = work.visit(index, edits_in_turn(labels_BA, photos.attributes, step))
+            visit = work.visit(index, partial(edits_in_turn, step=step))
             p_B2HW = p_B2HW.detach().requires_grad_()
             w = shifted(lab_BCHW, p_B2HW) - x_BCHW
             slope, _ = work.output_gradient(w, visit, weights_MR, rng)

@@ -6,8 +6,8 @@ into the watermark w. The published search (TPE) for a factor per generator is l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, ClassVar
 
 import torch
@@ -15,6 +15,7 @@ from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.eot import GradientConfig
+from tsdf_ray.defenders.forgeries import Visit
 from tsdf_ray.defenders.interruption import Interruption, output_alone
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import edit_labels
@@ -67,8 +68,9 @@ class Cmua(Defender):
         for start in range(0, len(photos), config.batch):
             index = range(start, min(start + config.batch, len(photos)))
             for name, work in works.items():
-                for c_BA in label_vectors(photos.labels()[list(index)], photos.attributes):
-                    w = self._attack(work, index, c_BA, w, config.factors.get(name, 1.0), rng, first=first)
+                for number in range(len(known[name].generators[name].attributes) + 1):
+                    visit = work.visit(index, partial(label_vector, number=number))
+                    w = self._attack(work, visit, w, config.factors.get(name, 1.0), rng, first=first)
                     first = False
         return DefenceState(knowledge, {"w": w.cpu().numpy()})
 
@@ -79,8 +81,7 @@ class Cmua(Defender):
     def _attack(
         self,
         work: Interruption,
-        index: Sequence[int],
-        c_BA: torch.Tensor,
+        visit: Visit,
         w: torch.Tensor,
         factor: float,
         rng: torch.Generator,
@@ -88,8 +89,7 @@ class Cmua(Defender):
         first: bool,
     ) -> torch.Tensor:
         """The watermark after the steps against one generator under one label vector of each photo."""
-        config, visit = self.config, work.visit(index, c_BA)
-        x_BCHW = work.x_BCHW[list(index)]
+        config, x_BCHW = self.config, work.x_BCHW[list(visit.index)]
         noise = (torch.rand(x_BCHW.shape, generator=rng) * 2 - 1) * config.epsilon
         seen_BCHW = (x_BCHW + noise.to(work.device)).clamp(-1.0, 1.0)
         w, weight = w.to(work.device), torch.ones(1, 1, device=work.device)
@@ -102,10 +102,11 @@ class Cmua(Defender):
         return w
 
 
-def label_vectors(labels_BA: torch.Tensor, attributes: tuple[str, ...]) -> list[torch.Tensor]:
-    """Every photo's own labels, then its labels after each edit (its own hair colour leaves them): A + 1 of [B, A]."""
-    edits = [torch.stack([edit_labels(own_A, a, attributes) for own_A in labels_BA]) for a in range(len(attributes))]
-    return [labels_BA.float(), *(c_BA.float() for c_BA in edits)]
+def label_vector(labels_BA: torch.Tensor, attributes: tuple[str, ...], number: int) -> torch.Tensor:
+    """Number 0: every photo's own labels. Number a + 1: its labels after edit a (its own hair colour leaves them)."""
+    if number == 0:
+        return labels_BA.float()
+    return torch.stack([edit_labels(own_A, number - 1, attributes) for own_A in labels_BA]).float()
 
 
 def fuse(change_BCHW: torch.Tensor, factor: float, epsilon: float) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ FEATURE_SIDE = 32
 CACHE_BYTES = 1 << 27
 """Clean outputs kept at most; the oldest leave first."""
 
+Ask = Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]
+"""(own labels [B, A], their names) -> target labels [B, A] of the forgeries that are asked for."""
+
 
 @dataclass(frozen=True)
 class Clean:
@@ -29,10 +32,10 @@ class Clean:
 
 @dataclass(frozen=True)
 class Visit:
-    """One batch: indices of its photos, the conditions drawn for them [B, A], and the clean side by generator."""
+    """One batch: indices of its photos; by generator the target labels [B, A] asked for, and the clean side."""
 
     index: tuple[int, ...]
-    c_BA: torch.Tensor
+    target: Mapping[str, torch.Tensor]
     clean: Mapping[str, Clean]
 
 
@@ -49,15 +52,24 @@ class Forgeries:
         self.device = device_of(next(iter(self.families.values())))
         self.half = knowledge.precision == "bfloat16"
         self.x_BCHW = photos.images().to(self.device)
+        names = {family.attributes for family in self.families.values()}
+        self._labels = {attributes: photos.select(attributes).labels() for attributes in names}
         self._clean: dict[tuple[str, int, bytes], Clean] = {}
         self._bytes = 0
 
-    def visit(self, index: Sequence[int], c_BA: torch.Tensor) -> Visit:
-        """Photos `index` under conditions `c_BA`, with their clean forgeries and features."""
-        c_BA = c_BA.to(self.device)
-        keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
+    def visit(self, index: Sequence[int], ask: Ask) -> Visit:
+        """Photos `index` under the labels that `ask` wants, with their clean forgeries and features.
+
+        Generators that edit the same attributes are asked for the same labels: `ask` is called once for them.
+        """
+        rows, asked = list(index), dict[tuple[str, ...], torch.Tensor]()
+        target: dict[str, torch.Tensor] = {}
         found: dict[str, Clean] = {}
         for name, family in self.families.items():
+            if family.attributes not in asked:
+                asked[family.attributes] = ask(self._labels[family.attributes][rows], family.attributes)
+            c_BA = target[name] = asked[family.attributes].to(self.device)
+            keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
             missing = [b for b, key in enumerate(keys) if (name, *key) not in self._clean]
             fresh: dict[int, Clean] = {}
             if missing:
@@ -66,13 +78,13 @@ class Forgeries:
                     out, mid = family.edit_and_features(photos, c_BA[missing])
                 out, mid = out.float(), at_feature_size(mid)
                 fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
-            rows = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
+            clean = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
             found[name] = Clean(
-                torch.stack([row.output_BCHW for row in rows]), torch.stack([row.features_BFHW for row in rows])
+                torch.stack([row.output_BCHW for row in clean]), torch.stack([row.features_BFHW for row in clean])
             )
             for b, row in fresh.items():
                 self._keep((name, *keys[b]), row)
-        return Visit(tuple(index), c_BA, found)
+        return Visit(tuple(index), target, found)
 
     def _keep(self, key: tuple[str, int, bytes], row: Clean) -> None:
         self._clean[key] = Clean(row.output_BCHW.clone(), row.features_BFHW.clone())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -126,7 +127,7 @@ class Interruption(Forgeries):
         for name, family in self.families.items():
             seen_BCHW = self._perturbed(w, visit, view, rng)
             with self.autocast():
-                mid = family.features(seen_BCHW, visit.c_BA)
+                mid = family.features(seen_BCHW, visit.target[name])
             pairs.append((at_feature_size(mid), visit.clean[name].features_BFHW))
         if self.config.feature_loss == "summed":
             summed = [torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1)]
@@ -143,7 +144,7 @@ class Interruption(Forgeries):
         for name, family in self.families.items():
             seen_BCHW = self._perturbed(w, visit, view, rng)
             with self.autocast():
-                out, mid = family.edit_and_features(seen_BCHW, visit.c_BA)
+                out, mid = family.edit_and_features(seen_BCHW, visit.target[name])
             change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
             if self.config.feature_weight:
                 change_B = change_B + self.config.feature_weight * mean_square(
@@ -200,13 +201,11 @@ def learn_universal(
     w = (start * config.epsilon).to(work.device) * free
     course = Course(0.0, torch.zeros(len(work.families), 1, device=work.device))
     rng = torch_rng(knowledge.run_seed, *name, "interruption")
-    labels_BA = photos.labels()
     for _ in range(config.epochs):
         order: list[int] = torch.randperm(len(photos), generator=rng).tolist()
         for first in range(0, len(order), config.batch):
             index = order[first : first + config.batch]
-            c_BA = draw_edits(labels_BA[index], photos.attributes, rng)
-            visit = work.visit(index, c_BA)
+            visit = work.visit(index, partial(draw_edits, rng=rng))
             for _ in range(config.feature_steps):
                 gradient = work.feature_gradient(w, visit, rng)
                 w = torch.where(free, sign_step(w, gradient, config.step, config.epsilon), w)
@@ -229,7 +228,6 @@ def learn_per_image(
         return torch.zeros(len(photos), *shape)
     seed, name = knowledge.run_seed, (knowledge.round, "defender")
     work = Interruption(config, knowledge, photos)
-    labels_BA = photos.labels()
     done: list[torch.Tensor] = []
     for first in range(0, len(photos), config.batch):
         index = list(range(first, min(first + config.batch, len(photos))))
@@ -239,15 +237,15 @@ def learn_per_image(
         w = (torch.stack(starts) * config.epsilon).to(work.device)
         course = Course(0.0, torch.zeros(len(work.families), len(index), device=work.device))
         for step in range(steps):
-            if in_turn:
-                c_BA = edits_in_turn(labels_BA[index], photos.attributes, step)
-            else:
-                drawn = zip(index, conditions, strict=True)
-                c_BA = torch.cat([draw_edits(labels_BA[i : i + 1], photos.attributes, rng) for i, rng in drawn])
-            visit = work.visit(index, c_BA)
+            ask = partial(edits_in_turn, step=step) if in_turn else partial(_draw_each, rngs=conditions)
+            visit = work.visit(index, ask)
             w = course.output_step(work, w, visit, torch_rng(seed, *name, "diversity", step))
         done.append(w.detach().cpu())
     return torch.cat(done)
+
+
+def _draw_each(labels_BA: torch.Tensor, attributes: tuple[str, ...], rngs: Sequence[torch.Generator]) -> torch.Tensor:
+    return torch.cat([draw_edits(own_A[None], attributes, rng) for own_A, rng in zip(labels_BA, rngs, strict=True)])
 
 
 def finite(gradient: torch.Tensor) -> torch.Tensor:

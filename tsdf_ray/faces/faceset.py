@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tsdf_ray.errors import UserError
+
 HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair")
 """Hair colours: mutually exclusive, a photo carries exactly one of those its data set has."""
 
@@ -64,6 +66,16 @@ class FaceSet:
         chosen = np.asarray(index, dtype=np.intp)
         ids = tuple(self.ids[i] for i in chosen)
         return FaceSet(self.pixels_BCHW[chosen], self.labels_BA[chosen], self.attributes, ids)
+
+    def select(self, attributes: tuple[str, ...]) -> FaceSet:
+        """The same photos with these labels alone, in this order. Raises UserError for a label they do not carry."""
+        if attributes == self.attributes:
+            return self
+        missing = [name for name in attributes if name not in self.attributes]
+        if missing:
+            raise UserError(f"the photos carry no label {', '.join(missing)}, only {', '.join(self.attributes)}")
+        columns = [self.attributes.index(name) for name in attributes]
+        return FaceSet(self.pixels_BCHW, self.labels_BA[:, columns], attributes, self.ids)
 
     def with_pixels(self, pixels_BCHW: npt.NDArray[np.uint8]) -> FaceSet:
         """The same people and labels with other pixels (published, cropped or purified photos)."""

@@ -15,7 +15,7 @@ from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, detectors_with, family_with
+from tsdf_ray.game.materials import Materials, detectors_with, family_with, further_families
 from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
@@ -35,8 +35,8 @@ class EvaluatorRole:
         names = dict.fromkeys([*scenario.evaluation.detectors, *attacker.prepare.detectors])
         self._all_detectors = detectors_with(scenario, names)
         self._attacker = attacker
-        self._clean = materials.splits.evaluation
         self._initial = family_with(scenario.generator, materials.generator).freeze()
+        self._clean = materials.splits.evaluation.select(self._initial.attributes)
         self._evaluator = Evaluator(
             load_judge(scenario.judge, self._clean.attributes),
             self._all_detectors,
@@ -44,6 +44,10 @@ class EvaluatorRole:
             self._initial,
             precision=scenario.precision,
         )
+        self._further = {
+            name: self._judged(family)
+            for name, family in further_families(scenario.evaluation.generators, self._initial.name).items()
+        }
         shown = {name: self._all_detectors[name] for name in scenario.evaluation.detectors}
         self._samples = Samples(self._clean, scenario.evaluation.samples, shown, scenario.precision)
         self._noise: FaceSet | None = None
@@ -59,6 +63,12 @@ class EvaluatorRole:
             self._evaluator.detection_rows(Stage(round, round, "detection"), photos),
             self._evaluator.visibility_rows(Stage(round, round, "visibility"), photos),
         ]
+        clean = purify(self._clean, False)
+        for name, judged in self._further.items():
+            if round == 1:  # round 0: without protection
+                rows.append(judged.forgery_rows(Stage(0, 0, "transfer", model=name), judged.initial, clean, clean))
+            stage = Stage(round, 0, "transfer", model=name)
+            rows.append(judged.forgery_rows(stage, judged.initial, purify(photos, True), clean))
         if round == 1:
             rows += self._references(0, family, purify)
         samples = self._samples.before(family, photos, purify)
@@ -110,6 +120,12 @@ class EvaluatorRole:
             return done[key]
 
         return purify
+
+    def _judged(self, family: Family) -> Evaluator:
+        """What judges a further generator: its own edits of the same photos."""
+        scenario, photos = self._match.scenario, self._materials.splits.evaluation.select(family.attributes)
+        judge = load_judge(scenario.judge, photos.attributes)
+        return Evaluator(judge, {}, photos, family, precision=scenario.precision)
 
     def _family(self, tensors: Tensors) -> Family:
         return family_with(self._match.scenario.generator, tensors).freeze()

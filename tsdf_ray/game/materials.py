@@ -3,6 +3,7 @@ reference (numpy arrays leave the object store without a copy)."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,29 +38,53 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
             load_detector(detector, path)
     family = load_family(scenario.generator)
     family.check_side(scenario.faces.size, "faces.size")
-    splits = load_splits(scenario.faces, seed, family.attributes)
+    if any(attacker.retrain.mode != "none" for attacker in scenario.attackers.values()):
+        family.check_training_side(scenario.faces.size, "faces.size")
+    others = _others(scenario)
+    splits = load_splits(scenario.faces, seed, all_attributes([family, *others]))
     for name, attacker in scenario.attackers.items():
         try:
             check_supply(attacker.collect, scenario.rounds, len(splits.attacker))
         except UserError as error:
             raise UserError(f"attackers.{name}.{error}") from error
-    for name, entry in scenario.defenders.items():
-        if entry.surrogate is not None:
-            _check_surrogate(f"defenders.{name}.surrogate", entry.surrogate, family.attributes)
     return Materials(splits, family.tensors())
 
 
-def _check_surrogate(where: str, weights: str, attributes: tuple[str, ...]) -> None:
-    try:
-        found = load_family(weights).attributes
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-    if found != attributes:
-        raise UserError(f"{where}: edits {', '.join(found)}, the photos carry {', '.join(attributes)}; choose another")
+def _others(scenario: Scenario) -> list[Family]:
+    """Every generator that is named beside the attackers'. Raises UserError, naming the key of one that cannot be."""
+    named = [("evaluation.generators", name) for name in scenario.evaluation.generators]
+    for defender, entry in scenario.defenders.items():
+        named += [(f"defenders.{defender}.generators", name) for name in entry.generators]
+        if entry.surrogate is not None:
+            named.append((f"defenders.{defender}.surrogate", entry.surrogate))
+    found: dict[str, Family] = {}
+    for where, name in named:
+        try:
+            if name not in found:
+                found[name] = load_family(name)
+            found[name].check_side(scenario.faces.size, "faces.size")
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+    return list(found.values())
+
+
+def all_attributes(families: Iterable[Family]) -> tuple[str, ...]:
+    """What any of them edits, in order: the labels the photos must carry."""
+    return tuple(dict.fromkeys(name for family in families for name in family.attributes))
+
+
+def further_families(weights: Iterable[str], *taken: str) -> dict[str, Family]:
+    """Frozen generators by family name; a name that is taken already gets a number: `stargan`, `stargan-2`."""
+    found: dict[str, Family] = {}
+    for name in weights:
+        family = load_family(name).freeze()
+        names = (family.name if n == 1 else f"{family.name}-{n}" for n in itertools.count(1))
+        found[next(free for free in names if free not in found and free not in taken)] = family
+    return found
 
 
 def known_family(scenario: Scenario, defender: str, initial: Tensors, last: Tensors | None) -> Family:
-    """The one generator a defender may differentiate through, frozen.
+    """The attackers' generator (or the surrogate) as a defender may differentiate through it, frozen.
 
     initial: G_0. last: the attacker's G_{r-1}, given with knowledge `last_round` and only then. Raises MatchFailed when
     it is given to a defender that may not know it, or kept from one that may.

@@ -13,10 +13,10 @@ from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, detectors_with, family_with, known_family
+from tsdf_ray.game.materials import Materials, detectors_with, family_with, further_families, known_family
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Learned, Published
-from tsdf_ray.generators import Tensors
+from tsdf_ray.generators import Tensors, load_family
 
 
 class DefenderRole:
@@ -28,6 +28,8 @@ class DefenderRole:
         entry = match.scenario.defenders[match.defender]
         self._defender = make_defender(entry.kind, entry.config)
         self._detectors = detectors_with(match.scenario, entry.config.detectors)
+        own = load_family(match.scenario.generator if entry.surrogate is None else entry.surrogate).name
+        self._further = further_families(entry.generators, own)
 
     def learn(self, round: int, generator: Tensors | None) -> Learned:
         """w_r against what it may know: `generator`, the attacker's G_{r-1}, is given with `last_round` alone."""
@@ -55,7 +57,7 @@ class DefenderRole:
         return Knowledge(
             self._match.seed,
             round,
-            {family.name: family},
+            {family.name: family, **self._further},
             self._detectors,
             self._materials.splits.defender,
             scenario.precision,
@@ -84,4 +86,5 @@ class AttackerRole:
     def retrain(self, round: int, generator: Tensors, prepared: Prepared, *earlier: FaceSet) -> Retrained:
         """G_r from G_{r-1} (or from scratch) on this round's usable photos and, where kept, earlier ones."""
         family = family_with(self._match.scenario.generator, generator)
-        return self._attacker.retrain(round, [*earlier, prepared.photos], family)
+        photos = [photos.select(family.attributes) for photos in (*earlier, prepared.photos)]
+        return self._attacker.retrain(round, photos, family)

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field, model_validator
 from torch import nn
 
+from tsdf_ray.errors import UserError
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
 from tsdf_ray.generators.few_photos import FewPhotosConfig
@@ -183,6 +184,14 @@ class AttGAN(Family):
         frozen = self.config.classifier_part(len(self.attributes))
         self.frozen_parts = tuple(frozen)
         self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
+
+    def check_training_side(self, side: int, key: str) -> None:
+        super().check_training_side(side, key)
+        if side != self.config.image_size:
+            raise UserError(
+                f"{key}: the discriminator of {self.name} can be trained with {self.config.image_size} px photos alone "
+                f"here, not with {side}"
+            )
 
     def config_json(self) -> str:
         return self.config.model_dump_json()

@@ -112,6 +112,10 @@ class Family(ABC):
                 f"{2 * step} on; try {max(2 * step, round(side / step) * step)}"
             )
 
+    def check_training_side(self, side: int, key: str) -> None:
+        """As `check_side`, for photos that it is trained on: a discriminator may want one side alone."""
+        self.check_side(side, key)
+
     def tensors(self, parts: tuple[str, ...] | None = None) -> Tensors:
         """A copy of all weights (or of some parts') as `part.name` -> numpy array."""
         return {

@@ -32,6 +32,7 @@ from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file, write_tensors
 
 NAMES = ("pretrain",)
+SMALL_STEPS = 1000
 
 
 class LongTrainConfig(TrainConfig):
@@ -61,7 +62,12 @@ class PretrainConfig(BaseModel):
     )
     train: LongTrainConfig = Field(LongTrainConfig(), description="steps, batch, optimiser, moving average, precision")
     seed: int = Field(0, ge=0, description="run seed")
-    small_steps: int = Field(1000, ge=0, description="first steps made at half the photos' side, four times as fast")
+    small_steps: int | None = Field(
+        None,
+        ge=0,
+        description="first steps made at half the photos' side, four times as fast; default: 1000, none where the "
+        "family cannot be trained at that side",
+    )
     classifier_steps: int = Field(
         1500, ge=0, description="steps for the frozen classifier of the loss, where there is one"
     )
@@ -124,8 +130,7 @@ def pretrain(
     family = config.fresh()
     _to(family, device)
     trainer = Trainer(family, faces, config.train, config.seed, NAMES)
-    if config.small_steps:
-        family.check_side(faces.size // 2, "pretrain: small_steps trains at half the side, which")
+    small_steps = _small_steps(config.small_steps, family, faces.size // 2)
     made = _restore(state, trainer, config, faces) if resume else 0
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -135,7 +140,7 @@ def pretrain(
     clock = _Clock("generator", made, config.train.steps, progress)
     try:
         while made < config.train.steps:
-            losses = trainer.step(made, shrink=2 if made < config.small_steps else 1)
+            losses = trainer.step(made, shrink=2 if made < small_steps else 1)
             made += 1
             last = made == config.train.steps
             if made % config.sample_every == 0 or last:
@@ -151,6 +156,17 @@ def pretrain(
     trainer.finish()
     save_family(finished, family)
     return finished
+
+
+def _small_steps(asked: int | None, family: Family, side: int) -> int:
+    """How many first steps are made at half the side. Raises UserError when that was asked for and cannot be."""
+    try:
+        family.check_training_side(side, "pretrain: small_steps trains at half the side")
+    except UserError:
+        if asked:
+            raise
+        return 0
+    return SMALL_STEPS if asked is None else asked
 
 
 class _Clock:

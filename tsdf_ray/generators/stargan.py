@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field, model_validator
 from torch import nn
 
+from tsdf_ray.errors import UserError
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
 from tsdf_ray.generators.few_photos import FewPhotosConfig
@@ -166,6 +167,14 @@ class StarGAN(Family):
         frozen = self.config.classifier_part(len(self.attributes))
         self.frozen_parts = tuple(frozen)
         self.parts = {"generator": self.generator, "discriminator": self.discriminator, **frozen}
+
+    def check_training_side(self, side: int, key: str) -> None:
+        super().check_training_side(side, key)
+        if side < self.config.image_size:
+            raise UserError(
+                f"{key}: {side} is less than {self.config.image_size}, the smallest side that the discriminator of "
+                f"{self.name} can be trained with here"
+            )
 
     def config_json(self) -> str:
         return self.config.model_dump_json()

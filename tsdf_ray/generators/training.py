@@ -97,7 +97,7 @@ class Trainer:
             raise UserError(f"training: {len(faces)} photos are fewer than one batch of {config.batch}; lower `batch`")
         if faces.attributes != family.attributes:
             raise UserError(f"training: photos carry {faces.attributes}, {family.name} wants {family.attributes}")
-        family.check_side(faces.size, "training: the photos' side")
+        family.check_training_side(faces.size, "training: the photos' side")
         self.family, self.config, self._change = family, config, change
         self.generator, self.discriminator = family.parts["generator"], family.parts["discriminator"]
         for part, module in family.parts.items():

@@ -79,7 +79,8 @@ class Evaluator:
         self._attribute_P = self._edits.attribute_P.to(self._device)
         self._pair_photos = [photos.ids[p] for p in self._edits.photo_P.tolist()]
         self._pair_edits = [photos.attributes[a] for a in self._edits.attribute_P.tolist()]
-        self._initial = initial
+        self.initial = initial
+        """G_0, frozen."""
         self._initial_digest = _digest(initial)
         self._clean: dict[tuple[str, str], list[torch.Tensor]] = {}
         self._boxes: dict[tuple[str, str], list[Boxes]] = {}
@@ -99,7 +100,7 @@ class Evaluator:
         clean = clean or self._photos
         for photos in (published, clean):
             assert photos.ids == self._photos.ids, "photos must be the evaluation photos, in order"
-        references = self._clean_forgeries(generator, clean), self._clean_forgeries(self._initial, clean)
+        references = self._clean_forgeries(generator, clean), self._clean_forgeries(self.initial, clean)
         clean_images = clean.images().to(self._device)
         images = clean_images if published.digest == clean.digest else published.images().to(self._device)
         pictures = stage.phase not in {"later", "decay"}

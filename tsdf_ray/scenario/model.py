@@ -75,6 +75,9 @@ class DefenderEntry(Strict):
     surrogate: str | None = Field(
         None, description="with knowledge surrogate: packaged weights or a file, of any family; not the `generator`"
     )
+    generators: tuple[str, ...] = Field(
+        (), description="further generators it knows (white box): packaged weights or files; nobody retrains these"
+    )
     config: SerializeAsAny[DefenderConfig]
 
     @model_validator(mode="before")
@@ -86,7 +89,7 @@ class DefenderEntry(Strict):
             raise PydanticCustomError(
                 "missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)}
             )
-        own = {key: data[key] for key in ("kind", "knowledge", "surrogate") if key in data}
+        own = {key: data[key] for key in ("kind", "knowledge", "surrogate", "generators") if key in data}
         rest = {key: value for key, value in data.items() if key not in own}
         try:
             config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)
@@ -108,8 +111,9 @@ class DefenderEntry(Strict):
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
-        surrogate = {} if self.surrogate is None else {"surrogate": self.surrogate}
-        return {"kind": self.kind, "knowledge": self.knowledge, **surrogate, **self.config.model_dump(mode="json")}
+        given = {"surrogate": self.surrogate, "generators": list(self.generators)}
+        own = {name: value for name, value in given.items() if value}
+        return {"kind": self.kind, "knowledge": self.knowledge, **own, **self.config.model_dump(mode="json")}
 
 
 class Evaluation(Strict):
@@ -117,6 +121,9 @@ class Evaluation(Strict):
 
     detectors: tuple[str, ...] = Field(
         ("retinaface", "mtcnn"), description="detectors that judge every published photo"
+    )
+    generators: tuple[str, ...] = Field(
+        (), description="further generators on which every w is judged: packaged weights or files, never retrained"
     )
     decay: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.0, 0.1, 0.25, 0.5, 1.0), description="shares of a round's retraining steps at which w_r is judged"

@@ -10,7 +10,7 @@ import torch
 
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.defenders.anti_forgery import shifted, to_lab
-from tsdf_ray.defenders.cmua import fuse, label_vectors
+from tsdf_ray.defenders.cmua import fuse, label_vector
 from tsdf_ray.defenders.face_poison import cosine_basis, distance_slopes, unit
 from tsdf_ray.defenders.interruption import edits_in_turn
 from tsdf_ray.errors import MatchFailed, UserError
@@ -64,7 +64,7 @@ def test_fusion_by_hand() -> None:
 
 
 def test_label_vectors_are_the_photos_own_labels_and_every_edit() -> None:
-    own, *edited = label_vectors(torch.tensor([[1.0, 0, 0, 0]]), ATTRIBUTES)
+    own, *edited = [label_vector(torch.tensor([[1.0, 0, 0, 0]]), ATTRIBUTES, number) for number in range(5)]
     assert own.tolist() == [[1, 0, 0, 0]]
     assert [c.tolist()[0] for c in edited] == [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 1]]
 
