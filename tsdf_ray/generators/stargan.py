@@ -21,6 +21,8 @@ from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
 from tsdf_ray.generators.few_photos import FewPhotosConfig
 
+IDENTITY_SHARE = 0.25
+
 
 class StarGANConfig(FewPhotosConfig):
     """Size and loss of StarGAN; the defaults are the official ones for 256 px."""
@@ -37,6 +39,9 @@ class StarGANConfig(FewPhotosConfig):
     adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the adversarial terms")
     classification_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the label terms")
     cycle_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of L1(G(G(x, target), own), x)")
+    identity_weight: float = Field(
+        0.0, ge=0.0, le=1e3, description="weight of L1(G(x, own), x), seen by a quarter of a batch; not published"
+    )
     penalty_weight: float = Field(10.0, ge=0.0, le=1e3, description="weight of the gradient penalty (wgan-gp)")
 
     @model_validator(mode="after")
@@ -224,11 +229,16 @@ class StarGAN(Family):
         config = self.config
         fake = self.edit(x_BCHW, target_BA) if fake_BCHW is None else fake_BCHW
         verdict, labels = self.discriminator(config.shown(fake, rng))
+        # One pass serves the cycle and the identity: both ask for the photo itself.
+        k = round(IDENTITY_SHARE * len(fake)) if config.identity_weight else 0
+        back = self.edit(torch.cat([fake, x_BCHW[:k]]), torch.cat([own_BA, own_BA[:k]]))
         terms = {
             "g_adversarial": -config.adversarial_weight * verdict.mean(),
             "g_classification": config.classification_weight * _label_loss(labels, target_BA),
-            "g_cycle": config.cycle_weight * F.l1_loss(self.edit(fake, own_BA), x_BCHW),
+            "g_cycle": config.cycle_weight * F.l1_loss(back[: len(fake)], x_BCHW),
         }
+        if k:
+            terms["g_identity"] = config.identity_weight * F.l1_loss(back[len(fake) :], x_BCHW[:k])
         return terms | config.classifier_term(self.parts, fake, target_BA, self.attributes)
 
 

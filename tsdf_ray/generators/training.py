@@ -76,6 +76,13 @@ _MOMENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 """Adam's state of one weight, as it is before the first step."""
 
 
+def _laid_out_as(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """`gradient` with the strides of its weight: CUDA's of a 1 x 1 convolution may differ, and the optimiser stops."""
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter).copy_(gradient)
+
+
 def _parameters(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
     return [parameter for group in optimiser.param_groups for parameter in group["params"]]
 
@@ -196,7 +203,7 @@ class Trainer:
         # Only this optimiser's weights: a generator step must not pay for gradients of the discriminator's weights.
         gradients = torch.autograd.grad(total, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
         optimiser.step()
         return values
 
