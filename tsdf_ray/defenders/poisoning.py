@@ -25,6 +25,7 @@ from tsdf_ray.defenders.objectives import (
     hiding_loss,
     output_loss,
 )
+from tsdf_ray.defenders.precision import Precision
 from tsdf_ray.detectors.base import Detector, RawOutput
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.randomness import torch_rng
@@ -75,6 +76,7 @@ class Poisoner:
     run_seed: int
     round: int
     eot: tuple[ChannelConfig, ...] = ()
+    precision: str = "float32"
 
     def poison(
         self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str = ""
@@ -86,7 +88,7 @@ class Poisoner:
         """
         if self.epsilon == 0.0 or not bool(mask.any()):
             return torch.zeros_like(x_BCHW, device="cpu")
-        device = next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
+        device = self.device
         found: list[torch.Tensor] = [torch.zeros(0, *x_BCHW.shape[1:])]
         for first in range(0, len(ids), self.config.batch):
             part = slice(first, first + self.config.batch)
@@ -95,12 +97,20 @@ class Poisoner:
             found.append(self._batch(x_BCHW[part].to(device), rows[0], rows[1], ids[part], purpose).cpu())
         return torch.cat(found)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the detectors' weights are."""
+        return next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
+
     def _batch(
         self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
     ) -> torch.Tensor:
         config, device = self.config, x_BCHW.device
         need_clean = config.lambda_f > 0 or not config.hides_by_log_odds
-        views = {name: CleanView.of(d, x_BCHW) for name, d in self.detectors.items()} if need_clean else {}
+        precision = Precision(self.precision, device)
+        with precision.autocast():
+            clean_BCHW = precision.laid_out(x_BCHW)
+            views = {name: CleanView.of(d, clean_BCHW) for name, d in self.detectors.items()} if need_clean else {}
         targets = self._feature_targets(views, mask, ids, purpose) if config.lambda_f else {}
         start = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device)
         rule: Rule = Adam() if config.rule == "adam" else MomentumSign(config.momentum)
@@ -134,12 +144,14 @@ class Poisoner:
         config = self.config
         wanted = work.w + work.delta
         published = wanted + (to_budget(wanted.detach(), self.epsilon) - wanted.detach())
-        seen_BCHW = view((work.x_BCHW + published).clamp(-1.0, 1.0))
+        precision = Precision(self.precision, work.x_BCHW.device)
+        seen_BCHW = precision.laid_out(view((work.x_BCHW + published).clamp(-1.0, 1.0)))
         output_B = seen_BCHW.new_zeros(seen_BCHW.shape[0])
         feature_B = torch.zeros_like(output_B)
         for name, detector in self.detectors.items():
             weight = config.detector_weights.get(name, 1.0)
-            raw: RawOutput = detector.raw(seen_BCHW)
+            with precision.autocast():
+                raw: RawOutput = detector.raw(seen_BCHW)
             if config.hides_by_log_odds:
                 loss_B = hiding_loss(raw, len(output_B), config)
             else:

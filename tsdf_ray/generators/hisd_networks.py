@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tsdf_ray.generators.layout import deviation_norm
+
 SLOPE = 0.2
 EPS = 1e-5
 
 
 def _normalise(h_BCHW: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Per photo and channel; `weight` and `bias` [B or 1, C, 1]. The published eps stands outside of the root."""
-    h_BCN = h_BCHW.float().flatten(2)
-    mean, deviation = h_BCN.mean(-1, keepdim=True), h_BCN.std(-1, keepdim=True)  # unbiased, as published
-    return ((h_BCN - mean) / (deviation + EPS) * weight + bias).view_as(h_BCHW)
+    """Per photo and channel; `weight` and `bias` [B or 1, C, 1]. The published eps stands outside of the root, and the
+    deviation is unbiased."""
+    return deviation_norm(h_BCHW, weight[..., 0], bias[..., 0], EPS)
 
 
 class InstanceNorm(nn.Module):

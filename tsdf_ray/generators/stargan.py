@@ -18,6 +18,7 @@ from torch import nn
 
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
+from tsdf_ray.generators.layout import instance_norm, with_planes
 
 
 class StarGANConfig(BaseModel):
@@ -60,7 +61,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(channels, affine=True, track_running_stats=True)
 
     def forward(self, h_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.instance_norm(h_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
+        return instance_norm(h_BCHW, self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -107,8 +108,7 @@ class LabelGenerator(nn.Module, ABC):
 
     def encode(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         """The mid feature [B, 4 width, H/4, W/4]."""
-        planes = c_BA[:, :, None, None].expand(-1, -1, *x_BCHW.shape[2:])
-        mid: torch.Tensor = self.main[: self.encoder_depth](torch.cat([x_BCHW, planes], 1))
+        mid: torch.Tensor = self.main[: self.encoder_depth](with_planes(x_BCHW, c_BA))
         return mid
 
     def maps(self, mid_BCHW: torch.Tensor) -> torch.Tensor:
