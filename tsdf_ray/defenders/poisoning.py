@@ -102,9 +102,10 @@ class Poisoner:
         """Where the detectors' weights are."""
         return next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
 
-    def _batch(
-        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
-    ) -> torch.Tensor:
+    def start(
+        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str = ""
+    ) -> Rows:
+        """A batch before its first step, with the clean passes its losses need; w and mask [B, 3, S, S]."""
         config, device = self.config, x_BCHW.device
         need_clean = config.lambda_f > 0 or not config.hides_by_log_odds
         precision = Precision(self.precision, device)
@@ -114,13 +115,18 @@ class Poisoner:
         targets = self._feature_targets(views, mask, ids, purpose) if config.lambda_f else {}
         start = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device)
         rule: Rule = Adam() if config.rule == "adam" else MomentumSign(config.momentum)
-        work = _Rows(torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, rule)
-        best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=device)
+        return Rows(torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, rule)
+
+    def _batch(
+        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
+    ) -> torch.Tensor:
+        config, work = self.config, self.start(x_BCHW, w, mask, ids, purpose)
+        best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=x_BCHW.device)
         for step in range(config.steps + 1):
             last = step == config.steps
             work.delta = work.delta.detach().requires_grad_(not last)
             names = (self.round, "defender", purpose, "eot", step)
-            output_B, total_B = self._losses(work, draw_view(self.eot, torch_rng(self.run_seed, *names)))
+            output_B, total_B = self.losses(work, draw_view(self.eot, torch_rng(self.run_seed, *names)))
             # The delta kept is the one with the lowest output loss, which is judged on that same delta. Losses through
             # different channels do not compare: there the last delta is kept, and no photo stops earlier.
             better_B = output_B.detach() < lowest_B[work.place]
@@ -139,7 +145,7 @@ class Poisoner:
             raise MatchFailed(f"round {self.round}: the poison's loss is not finite (NaN or infinity)")
         return best
 
-    def _losses(self, work: _Rows, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, work: Rows, view: View) -> tuple[torch.Tensor, torch.Tensor]:
         """Output loss and total over all detectors, one value per photo still worked on."""
         config = self.config
         wanted = work.w + work.delta
@@ -185,7 +191,7 @@ class Poisoner:
 
 
 @dataclass
-class _Rows:
+class Rows:
     """The photos of a batch that are still worked on, and all that belongs to them, one row each."""
 
     place: torch.Tensor

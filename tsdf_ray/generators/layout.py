@@ -37,7 +37,7 @@ def instance_norm(
     ones, zeros = (h_BCHW.new_full((1, h_BCHW.shape[1]), value, dtype=_wide(h_BCHW)) for value in (1.0, 0.0))
     weight = ones if weight_C is None else weight_C[None]
     bias = zeros if bias_C is None else bias_C[None]
-    normed: torch.Tensor = _Norm.apply(h_BCHW, weight, bias, eps, False)
+    normed: torch.Tensor = _Norm.apply(h_BCHW, weight, bias, eps, False)  # type: ignore[no-untyped-call]
     return normed
 
 
@@ -47,7 +47,7 @@ def deviation_norm(h_BCHW: torch.Tensor, weight: torch.Tensor, bias: torch.Tenso
     weight, bias: float [1 or B, C]. Float32; on a CPU in the precision of `h`, with statistics in float32.
     """
     if h_BCHW.device.type == "cpu":
-        normed: torch.Tensor = _Norm.apply(h_BCHW, weight, bias, eps, True)
+        normed: torch.Tensor = _Norm.apply(h_BCHW, weight, bias, eps, True)  # type: ignore[no-untyped-call]
         return normed
     h = h_BCHW.float()
     variance, mean = torch.var_mean(h, (2, 3), keepdim=True)
@@ -96,7 +96,9 @@ class _Norm(torch.autograd.Function):
         gradient_BCHW = gradient_BCHW.contiguous(memory_format=layout_of(h_BCHW))
         want = [ctx.needs_input_grad[0], *[any(ctx.needs_input_grad[1:3])] * 2]
         found: tuple[list[torch.Tensor], ...] = ([], [], [])
-        rows = zip(_rows(h_BCHW), _rows(gradient_BCHW), means, divisors, inverses, _per_row(h_BCHW, weight), strict=True)
+        rows = zip(
+            _rows(h_BCHW), _rows(gradient_BCHW), means, divisors, inverses, _per_row(h_BCHW, weight), strict=True
+        )
         for h_1CHW, gradient_1CHW, mean_C, divisor_C, inverse_C, weight_C in rows:
             ratio_C = 1 / (divisor_C * inverse_C)
             to_h, to_weight, to_bias = torch.ops.aten.native_batch_norm_backward(
@@ -118,7 +120,7 @@ class _Norm(torch.autograd.Function):
 def _rows(h_BCHW: torch.Tensor) -> list[torch.Tensor]:
     """Parts [1, C, H, W] that batch norm can take for themselves: in channels-last the photos, else one of all maps."""
     if layout_of(h_BCHW) is torch.channels_last:
-        return list(h_BCHW.split(1))
+        return list(torch.split(h_BCHW, 1))
     return [h_BCHW.reshape(1, -1, *h_BCHW.shape[2:])]
 
 
