@@ -149,7 +149,8 @@ class StageTwo:
     """Stage 2 on the paper's objectives (features, scores and boxes), by the class that `tsdf` runs."""
 
     def __init__(self, load: Workload, precision: str) -> None:
-        self.poisoner = Poisoner(PAPER_POISON, EPSILON, load.detectors, 0, 0, (), precision)
+        config = PAPER_POISON.model_copy(update={"precision": precision})
+        self.poisoner = Poisoner(config, EPSILON, load.detectors, 0, 0)
         x_BCHW = load.photos.images().to(load.device)
         w = (torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1) * EPSILON
         self.w = w.to(load.device)

@@ -60,6 +60,9 @@ class PoisonConfig(ObjectiveConfig):
         False, description="poison inside w, learned per batch in stage 1's loop, instead of one delta per photo"
     )
     batch: int = Field(16, ge=1, le=256, description="photos optimised at once, each on its own")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the detectors' passes; bfloat16 changes the sign of many of the gradient's entries"
+    )
 
     def step_size(self, epsilon: float) -> float:
         """The step in use."""
@@ -76,7 +79,6 @@ class Poisoner:
     run_seed: int
     round: int
     eot: tuple[ChannelConfig, ...] = ()
-    precision: str = "float32"
 
     def poison(
         self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str = ""
@@ -108,7 +110,7 @@ class Poisoner:
         """A batch before its first step, with the clean passes its losses need; w and mask [B, 3, S, S]."""
         config, device = self.config, x_BCHW.device
         need_clean = config.lambda_f > 0 or not config.hides_by_log_odds
-        precision = Precision(self.precision, device)
+        precision = Precision(self.config.precision, device)
         with precision.autocast():
             clean_BCHW = precision.laid_out(x_BCHW)
             views = {name: CleanView.of(d, clean_BCHW) for name, d in self.detectors.items()} if need_clean else {}
@@ -150,7 +152,7 @@ class Poisoner:
         config = self.config
         wanted = work.w + work.delta
         published = wanted + (to_budget(wanted.detach(), self.epsilon) - wanted.detach())
-        precision = Precision(self.precision, work.x_BCHW.device)
+        precision = Precision(self.config.precision, work.x_BCHW.device)
         seen_BCHW = precision.laid_out(view((work.x_BCHW + published).clamp(-1.0, 1.0)))
         output_B = seen_BCHW.new_zeros(seen_BCHW.shape[0])
         feature_B = torch.zeros_like(output_B)

@@ -93,9 +93,7 @@ class Tsdf(Defender):
     def _poisoner(self, knowledge: Knowledge) -> Poisoner:
         detectors = {name: knowledge.detectors[name] for name in self.config.detectors}
         draws = (knowledge.run_seed, knowledge.round)
-        return Poisoner(
-            self.config.poison, self.config.epsilon, detectors, *draws, self.config.eot, knowledge.precision
-        )
+        return Poisoner(self.config.poison, self.config.epsilon, detectors, *draws, self.config.eot)
 
     def _universal_poison(self, knowledge: Knowledge, reserved: torch.Tensor) -> Between:
         poisoner, photos, epsilon = self._poisoner(knowledge), knowledge.photos.images(), self.config.epsilon
