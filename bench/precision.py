@@ -12,6 +12,8 @@ from tsdf_ray.metrics.bootstrap import interval, photo_counts, ratio
 from tsdf_ray.metrics.interruption import interruption_measures, l2_mask, region
 
 PHOTOS = 64
+EPSILON = 0.02
+"""Small enough that some forgeries survive."""
 CHUNK = 32
 RESAMPLES = 1000
 
@@ -27,7 +29,7 @@ def sr_mask() -> dict[str, tuple[float, float, float]]:
     times_RB = photo_counts(0, 0, photos.ids, np.ones(RESAMPLES, dtype=np.int64))
     found = {}
     for precision in ("float32", "bfloat16"):
-        defender = make_defender("found", {"epsilon": 0.08, "epochs": 2})
+        defender = make_defender("found", {"epsilon": EPSILON, "epochs": 2})
         knowledge = Knowledge(0, 1, {family.name: family}, {}, splits.defender, precision)
         published = defender.protect(defender.learn(knowledge), photos).images()
         values = []

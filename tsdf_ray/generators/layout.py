@@ -125,7 +125,11 @@ def _rows(h_BCHW: torch.Tensor) -> list[torch.Tensor]:
 
 
 def _joined(rows: list[torch.Tensor], like_BCHW: torch.Tensor) -> torch.Tensor:
-    return torch.cat(rows).view(like_BCHW.shape) if len(rows) > 1 else rows[0].view(like_BCHW.shape)
+    """The parts as one [B, C, H, W]: not a view, so that what follows may work in place."""
+    if layout_of(like_BCHW) is torch.channels_last:
+        return torch.cat(rows)
+    joined: torch.Tensor = torch.ops.aten._unsafe_view(rows[0], like_BCHW.shape)
+    return joined
 
 
 def _per_row(h_BCHW: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:

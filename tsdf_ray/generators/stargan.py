@@ -72,7 +72,7 @@ class ResidualBlock(nn.Module):
         self.main = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             InstanceNorm(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             InstanceNorm(channels),
         )
@@ -95,14 +95,15 @@ class LabelGenerator(nn.Module, ABC):
         super().__init__()
         w = config.width
         layers: list[nn.Module] = [nn.Conv2d(3 + len(config.attributes), w, 7, padding=3, bias=False)]
-        layers += [InstanceNorm(w), nn.ReLU()]
+        layers += [InstanceNorm(w), nn.ReLU(inplace=True)]
         for wide in (2 * w, 4 * w):
-            layers += [nn.Conv2d(wide // 2, wide, 4, stride=2, padding=1, bias=False), InstanceNorm(wide), nn.ReLU()]
+            layers += [nn.Conv2d(wide // 2, wide, 4, stride=2, padding=1, bias=False)]
+            layers += [InstanceNorm(wide), nn.ReLU(inplace=True)]
         layers += [ResidualBlock(4 * w) for _ in range(config.blocks)]
         self.encoder_depth = len(layers)
         for wide in (2 * w, w):
             layers += [nn.ConvTranspose2d(2 * wide, wide, 4, stride=2, padding=1, bias=False)]
-            layers += [InstanceNorm(wide), nn.ReLU()]
+            layers += [InstanceNorm(wide), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(w, self.outputs, 7, padding=3, bias=False)]
         self.main = nn.Sequential(*layers)
 
