@@ -1,18 +1,20 @@
-"""`python -m bench [NAME]`: run one benchmark or all."""
+"""`python -m bench [NAME [options]]`: run one benchmark or all."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 
-from bench import overhead
-
-BENCHES = {"overhead": overhead.main}
+BENCHES = ("overhead", "ensemble", "defences")
 
 
 def main() -> None:
     """See the module."""
-    for name in sys.argv[1:] or BENCHES:
-        BENCHES[name]()
+    name, *options = sys.argv[1:] or ("",)
+    if name and name not in BENCHES:
+        sys.exit(f"no benchmark {name!r}; there are: {', '.join(BENCHES)}")
+    for bench in [name] if name else BENCHES:
+        importlib.import_module(f"bench.{bench}").main(options)
 
 
 main()

@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tsdf_ray import api
@@ -38,7 +39,7 @@ def once(game: Scenario, executor: str, folder: Path) -> dict[str, float]:
     return {"start": first - began, "play": last - first, "work": work, "all": ended - began}
 
 
-def main() -> None:
+def main(argv: Sequence[str] = ()) -> None:
     """Print the table."""
     game = Scenario.load("quickstart", CHANGES)
     seconds: dict[str, list[dict[str, float]]] = {"inprocess": [], "ray": []}

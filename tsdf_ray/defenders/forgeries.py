@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 
 from tsdf_ray.defenders.base import Knowledge
+from tsdf_ray.defenders.precision import Precision
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
 
 FEATURE_SIDE = 32
 """Mid features are compared at 32 x 32."""
-CACHE_BYTES = 1 << 27
-"""Clean outputs kept at most; the oldest leave first."""
+CACHE_BYTES = 1 << 30
+"""Clean outputs kept at most; the oldest leave first. One photo under one condition takes 1 to 2 MB at 256 px."""
 
 Ask = Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]
 """(own labels [B, A], their names) -> target labels [B, A] of the forgeries that are asked for."""
@@ -50,7 +51,7 @@ class Forgeries:
             raise MatchFailed("interruption needs a generator to learn against, the defender's knowledge has none")
         self.families: Mapping[str, Family] = knowledge.generators
         self.device = device_of(next(iter(self.families.values())))
-        self.half = knowledge.precision == "bfloat16"
+        self.precision = Precision(knowledge.precision, self.device)
         self.x_BCHW = photos.images().to(self.device)
         names = {family.attributes for family in self.families.values()}
         self._labels = {attributes: photos.select(attributes).labels() for attributes in names}
@@ -74,13 +75,14 @@ class Forgeries:
             fresh: dict[int, Clean] = {}
             if missing:
                 photos = self.x_BCHW[[index[b] for b in missing]]
-                with torch.no_grad(), self.autocast():
-                    out, mid = family.edit_and_features(photos, c_BA[missing])
-                out, mid = out.float(), at_feature_size(mid)
+                with torch.no_grad(), self.precision.autocast():
+                    out, mid = family.edit_and_features(self.precision.laid_out(photos), c_BA[missing])
+                out, mid = out.float(), at_most_feature_size(mid)
                 fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
             clean = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
             found[name] = Clean(
-                torch.stack([row.output_BCHW for row in clean]), torch.stack([row.features_BFHW for row in clean])
+                torch.stack([row.output_BCHW for row in clean]),
+                at_feature_size(torch.stack([row.features_BFHW for row in clean])),
             )
             for b, row in fresh.items():
                 self._keep((name, *keys[b]), row)
@@ -92,10 +94,6 @@ class Forgeries:
         while self._bytes > CACHE_BYTES:
             oldest = self._clean.pop(next(iter(self._clean)))
             self._bytes -= oldest.output_BCHW.nbytes + oldest.features_BFHW.nbytes
-
-    def autocast(self) -> torch.autocast:
-        """The precision of generator passes."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
 
 
 def mean_square(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
@@ -109,6 +107,12 @@ def at_feature_size(features_BFHW: torch.Tensor) -> torch.Tensor:
     if features.shape[-2:] == (FEATURE_SIDE, FEATURE_SIDE):
         return features
     return F.interpolate(features, size=(FEATURE_SIDE, FEATURE_SIDE), mode="bilinear", align_corners=False)
+
+
+def at_most_feature_size(features_BFHW: torch.Tensor) -> torch.Tensor:
+    """Mid features as float32, resized where they are larger: what is kept (AttGAN's are 8 x 8)."""
+    small = features_BFHW.shape[-1] < FEATURE_SIDE and features_BFHW.shape[-2] < FEATURE_SIDE
+    return features_BFHW.float() if small else at_feature_size(features_BFHW)
 
 
 def device_of(family: Family) -> torch.device:

@@ -123,40 +123,50 @@ class Interruption(Forgeries):
     def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
         w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
+        together = self.config.feature_loss == "summed"
         pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        gradient = torch.zeros_like(w)
         for name, family in self.families.items():
             seen_BCHW = self._perturbed(w, visit, view, rng)
-            with self.autocast():
+            with self.precision.autocast():
                 mid = family.features(seen_BCHW, visit.target[name])
-            pairs.append((at_feature_size(mid), visit.clean[name].features_BFHW))
-        if self.config.feature_loss == "summed":
-            summed = [torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1)]
-            pairs = [(summed[0], summed[1])]
-        loss = sum((-mean_square(a, b).sum() for a, b in pairs), torch.zeros((), device=self.device))
-        return finite(torch.autograd.grad(loss, w)[0])
+            pair = (at_feature_size(mid), visit.clean[name].features_BFHW)
+            if together:
+                pairs.append(pair)
+            else:
+                gradient += torch.autograd.grad(-mean_square(*pair).sum(), w)[0]
+        if together:
+            now, clean = (torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1))
+            gradient = torch.autograd.grad(-mean_square(now, clean).sum(), w)[0]
+        return finite(gradient)
 
     def output_gradient(
         self, w: torch.Tensor, visit: Visit, weights_MR: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Gradient of sum_m a_m L_m with respect to w, and the losses L [M, R] (R: rows of w)."""
+        """Gradient of sum_m a_m L_m with respect to w, and the losses L [M, R] (R: rows of w).
+
+        The weights a are known before the losses, so one generator's graph is gone before the next one's is built.
+        """
         w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
-        losses: list[torch.Tensor] = []
-        for name, family in self.families.items():
+        gradient, losses = torch.zeros_like(w), []
+        for (name, family), weights_R in zip(self.families.items(), weights_MR, strict=True):
             seen_BCHW = self._perturbed(w, visit, view, rng)
-            with self.autocast():
+            with self.precision.autocast():
                 out, mid = family.edit_and_features(seen_BCHW, visit.target[name])
             change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
             if self.config.feature_weight:
                 change_B = change_B + self.config.feature_weight * mean_square(
                     at_feature_size(mid), visit.clean[name].features_BFHW
                 )
-            losses.append(-change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True))
-        losses_MR = torch.stack(losses)
-        return finite(torch.autograd.grad((weights_MR * losses_MR).sum(), w)[0]), losses_MR.detach()
+            losses_R = -change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True)
+            gradient += torch.autograd.grad((weights_R * losses_R).sum(), w)[0]
+            losses.append(losses_R.detach())
+            del out, mid  # their graph holds the network's maps
+        return finite(gradient), torch.stack(losses)
 
     def _perturbed(self, w: torch.Tensor, visit: Visit, view: View, rng: torch.Generator) -> torch.Tensor:
         x = view((self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0))
-        return input_diversity(x, rng) if self.config.diversity else x
+        return self.precision.laid_out(input_diversity(x, rng) if self.config.diversity else x)
 
 
 @dataclass

@@ -25,6 +25,7 @@ from tsdf_ray.defenders.objectives import (
     hiding_loss,
     output_loss,
 )
+from tsdf_ray.defenders.precision import Precision
 from tsdf_ray.detectors.base import Detector, RawOutput
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.randomness import torch_rng
@@ -59,6 +60,9 @@ class PoisonConfig(ObjectiveConfig):
         False, description="poison inside w, learned per batch in stage 1's loop, instead of one delta per photo"
     )
     batch: int = Field(16, ge=1, le=256, description="photos optimised at once, each on its own")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the detectors' passes; bfloat16 changes the sign of many of the gradient's entries"
+    )
 
     def step_size(self, epsilon: float) -> float:
         """The step in use."""
@@ -86,7 +90,7 @@ class Poisoner:
         """
         if self.epsilon == 0.0 or not bool(mask.any()):
             return torch.zeros_like(x_BCHW, device="cpu")
-        device = next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
+        device = self.device
         found: list[torch.Tensor] = [torch.zeros(0, *x_BCHW.shape[1:])]
         for first in range(0, len(ids), self.config.batch):
             part = slice(first, first + self.config.batch)
@@ -95,22 +99,36 @@ class Poisoner:
             found.append(self._batch(x_BCHW[part].to(device), rows[0], rows[1], ids[part], purpose).cpu())
         return torch.cat(found)
 
-    def _batch(
-        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
-    ) -> torch.Tensor:
+    @property
+    def device(self) -> torch.device:
+        """Where the detectors' weights are."""
+        return next((p.device for d in self.detectors.values() for p in d.parameters()), torch.device("cpu"))
+
+    def start(
+        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str = ""
+    ) -> Rows:
+        """A batch before its first step, with the clean passes its losses need; w and mask [B, 3, S, S]."""
         config, device = self.config, x_BCHW.device
         need_clean = config.lambda_f > 0 or not config.hides_by_log_odds
-        views = {name: CleanView.of(d, x_BCHW) for name, d in self.detectors.items()} if need_clean else {}
+        precision = Precision(self.config.precision, device)
+        with precision.autocast():
+            clean_BCHW = precision.laid_out(x_BCHW)
+            views = {name: CleanView.of(d, clean_BCHW) for name, d in self.detectors.items()} if need_clean else {}
         targets = self._feature_targets(views, mask, ids, purpose) if config.lambda_f else {}
         start = (START * self._normal(x_BCHW.shape[1:], ids, purpose, "poison")).to(device)
         rule: Rule = Adam() if config.rule == "adam" else MomentumSign(config.momentum)
-        work = _Rows(torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, rule)
-        best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=device)
+        return Rows(torch.arange(len(ids), device=device), x_BCHW, w, mask, start * mask, views, targets, rule)
+
+    def _batch(
+        self, x_BCHW: torch.Tensor, w: torch.Tensor, mask: torch.Tensor, ids: Sequence[str], purpose: str
+    ) -> torch.Tensor:
+        config, work = self.config, self.start(x_BCHW, w, mask, ids, purpose)
+        best, lowest_B = work.delta, torch.full((len(ids),), torch.inf, device=x_BCHW.device)
         for step in range(config.steps + 1):
             last = step == config.steps
             work.delta = work.delta.detach().requires_grad_(not last)
             names = (self.round, "defender", purpose, "eot", step)
-            output_B, total_B = self._losses(work, draw_view(self.eot, torch_rng(self.run_seed, *names)))
+            output_B, total_B = self.losses(work, draw_view(self.eot, torch_rng(self.run_seed, *names)))
             # The delta kept is the one with the lowest output loss, which is judged on that same delta. Losses through
             # different channels do not compare: there the last delta is kept, and no photo stops earlier.
             better_B = output_B.detach() < lowest_B[work.place]
@@ -129,17 +147,19 @@ class Poisoner:
             raise MatchFailed(f"round {self.round}: the poison's loss is not finite (NaN or infinity)")
         return best
 
-    def _losses(self, work: _Rows, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, work: Rows, view: View) -> tuple[torch.Tensor, torch.Tensor]:
         """Output loss and total over all detectors, one value per photo still worked on."""
         config = self.config
         wanted = work.w + work.delta
         published = wanted + (to_budget(wanted.detach(), self.epsilon) - wanted.detach())
-        seen_BCHW = view((work.x_BCHW + published).clamp(-1.0, 1.0))
+        precision = Precision(self.config.precision, work.x_BCHW.device)
+        seen_BCHW = precision.laid_out(view((work.x_BCHW + published).clamp(-1.0, 1.0)))
         output_B = seen_BCHW.new_zeros(seen_BCHW.shape[0])
         feature_B = torch.zeros_like(output_B)
         for name, detector in self.detectors.items():
             weight = config.detector_weights.get(name, 1.0)
-            raw: RawOutput = detector.raw(seen_BCHW)
+            with precision.autocast():
+                raw: RawOutput = detector.raw(seen_BCHW)
             if config.hides_by_log_odds:
                 loss_B = hiding_loss(raw, len(output_B), config)
             else:
@@ -173,7 +193,7 @@ class Poisoner:
 
 
 @dataclass
-class _Rows:
+class Rows:
     """The photos of a batch that are still worked on, and all that belongs to them, one row each."""
 
     place: torch.Tensor

@@ -93,6 +93,11 @@ class Detector(nn.Module, ABC):
         """Faces of each photo with score > `score_threshold` after NMS, batched, without gradient."""
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """float32 where a pass under autocast left bfloat16: losses, log-odds and boxes want the digits."""
+    return x.float() if x.dtype in {torch.bfloat16, torch.float16} else x
+
+
 def check_photos(x_BCHW: torch.Tensor) -> None:
     """Raises ValueError when `x` is not a batch of RGB photos with sides from MIN_SIDE to MAX_SIDE."""
     shape = tuple(x_BCHW.shape)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from tsdf_ray.detectors.base import Boxes, Detector, RawOutput, check_photos
+from tsdf_ray.detectors.base import Boxes, Detector, RawOutput, check_photos, widened
 from tsdf_ray.detectors.priors import decode, keep_best, one_group, square_priors
 from tsdf_ray.detectors.weights import put_weights
 from tsdf_ray.digest import file_digest
@@ -152,12 +152,14 @@ class RetinaFace(Detector):
         stage1 = self.body.stage1(x_BCHW)
         stage2 = self.body.stage2(stage1)
         fine, middle, coarse = self.fpn(stage1, stage2, self.body.stage3(stage2))
-        return self.ssh1(fine), self.ssh2(middle), self.ssh3(coarse)
+        return widened(self.ssh1(fine)), widened(self.ssh2(middle)), widened(self.ssh3(coarse))
 
     def raw(self, x_BCHW: torch.Tensor) -> RawOutput:
         features = self.features(x_BCHW)
-        logits_BA2 = torch.cat([head(level) for head, level in zip(self.ClassHead, features, strict=True)], dim=1)
-        offsets_BA4 = torch.cat([head(level) for head, level in zip(self.BboxHead, features, strict=True)], dim=1)
+        logits_BA2, offsets_BA4 = (
+            widened(torch.cat([head(level) for head, level in zip(heads, features, strict=True)], dim=1))
+            for heads in (self.ClassHead, self.BboxHead)
+        )
         height, width = x_BCHW.shape[-2:]
         maps = tuple((-(-height // stride), -(-width // stride)) for stride in STRIDES)
         priors_A4 = square_priors(maps, STRIDES, self.anchor_sizes).to(offsets_BA4)

@@ -13,7 +13,7 @@ from typing import ClassVar, Self
 import torch
 from torch import nn
 
-from tsdf_ray.detectors.base import Boxes, Detector, RawOutput, check_photos
+from tsdf_ray.detectors.base import Boxes, Detector, RawOutput, check_photos, widened
 from tsdf_ray.detectors.priors import cells, decode, keep_best, one_group, square_priors
 from tsdf_ray.detectors.weights import put_weights
 
@@ -136,13 +136,13 @@ class VGGDetector(Detector):
         """
 
     def features(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return self.normed(self.norms, self._fine(x_BCHW))
+        return tuple(widened(level) for level in self.normed(self.norms, self._fine(x_BCHW)))
 
     def raw(self, x_BCHW: torch.Tensor) -> RawOutput:
         fine = self._fine(x_BCHW)
-        features = self.normed(self.norms, fine)
+        features = tuple(widened(level) for level in self.normed(self.norms, fine))
         logits, offsets = self.answers((*fine, *self._coarse(fine[-1])), features)
-        logits_BA2, offsets_BA4 = cells(logits, 2), cells(offsets, 4)
+        logits_BA2, offsets_BA4 = widened(cells(logits, 2)), widened(cells(offsets, 4))
         maps = tuple((level.shape[2], level.shape[3]) for level in offsets)
         boxes_BA4 = decode(offsets_BA4, square_priors(maps, STRIDES, SIZES).to(offsets_BA4))
         return RawOutput(features, (one_group("anchors", logits_BA2[..., 1] - logits_BA2[..., 0], boxes_BA4),))

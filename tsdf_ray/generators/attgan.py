@@ -22,6 +22,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
 from tsdf_ray.generators.few_photos import FewPhotosConfig
+from tsdf_ray.generators.layout import with_planes
 from tsdf_ray.generators.stargan import gradient_penalty
 
 
@@ -130,20 +131,14 @@ class AttGANGenerator(nn.Module):
 
     def decode(self, codes: list[torch.Tensor], inner_BA: torch.Tensor) -> torch.Tensor:
         """The photo [B, 3, H, W] from the codes and the inner labels (+-strength)."""
-        h = _beside(codes[-1], inner_BA)
+        h = with_planes(codes[-1], inner_BA)
         for i, layer in enumerate(self.dec_layers):
             h = layer(h)
             if i < self.shortcut_layers:
                 h = torch.cat([h, codes[-2 - i]], 1)
             if i < self.inject_layers:
-                h = _beside(h, inner_BA)
+                h = with_planes(h, inner_BA)
         return h
-
-
-def _beside(h_BCHW: torch.Tensor, inner_BA: torch.Tensor) -> torch.Tensor:
-    """The labels as constant planes behind the channels of `h`."""
-    planes = inner_BA[:, :, None, None].expand(-1, -1, *h_BCHW.shape[2:])
-    return torch.cat([h_BCHW, planes.to(h_BCHW.dtype)], 1)
 
 
 class AttGANDiscriminator(nn.Module):

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tsdf_ray.generators.layout import instance_norm
+
 UNSHUFFLE = 4
 
 
@@ -23,7 +25,7 @@ class LabelNorm(nn.Module):
 
     def forward(self, h_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         scale, shift = self.film(c_BA)[:, :, None, None].chunk(2, 1)
-        return torch.addcmul(shift, F.instance_norm(h_BCHW), 1 + scale)
+        return torch.addcmul(shift, instance_norm(h_BCHW), 1 + scale)
 
 
 class ResidualBlock(nn.Module):

@@ -10,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from tsdf_ray.generators.layout import deviation_norm
+
 SLOPE = 0.2
 EPS = 1e-5
 
 
 def _normalise(h_BCHW: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Per photo and channel; `weight` and `bias` [B or 1, C, 1]. The published eps stands outside of the root."""
-    h_BCN = h_BCHW.float().flatten(2)
-    mean, deviation = h_BCN.mean(-1, keepdim=True), h_BCN.std(-1, keepdim=True)  # unbiased, as published
-    return ((h_BCN - mean) / (deviation + EPS) * weight + bias).view_as(h_BCHW)
+    """Per photo and channel; `weight` and `bias` [B or 1, C, 1]. The published eps stands outside of the root, and the
+    deviation is unbiased."""
+    return deviation_norm(h_BCHW, weight[..., 0], bias[..., 0], EPS)
 
 
 class InstanceNorm(nn.Module):
@@ -38,6 +39,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, before: int, after: int, *, norm: bool) -> None:
         super().__init__()
+        self.normed = norm  # a norm's result is its own, and its gradient does not need it
         self.conv1 = nn.Conv2d(before, before, 3, padding=1)
         self.conv2 = nn.Conv2d(before, after, 3, padding=1)
         self.in1 = InstanceNorm(before) if norm else nn.Identity()
@@ -45,8 +47,8 @@ class DownBlock(nn.Module):
         self.sc = nn.Conv2d(before, after, 1, bias=False)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        inner = F.avg_pool2d(self.conv1(F.leaky_relu(self.in1(h), SLOPE)), 2)
-        inner = self.conv2(F.leaky_relu(self.in2(inner), SLOPE))
+        inner = F.avg_pool2d(self.conv1(F.leaky_relu(self.in1(h), SLOPE, inplace=self.normed)), 2)
+        inner = self.conv2(F.leaky_relu(self.in2(inner), SLOPE, inplace=self.normed))
         out: torch.Tensor = (F.avg_pool2d(self.sc(h), 2) + inner) / math.sqrt(2)
         return out
 
@@ -63,8 +65,8 @@ class UpBlock(nn.Module):
         self.sc = nn.Conv2d(before, after, 1, bias=False)
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
-        inner = self.conv1(F.interpolate(F.leaky_relu(self.in1(h), SLOPE), scale_factor=2, mode="nearest"))
-        inner = self.conv2(F.leaky_relu(self.in2(inner), SLOPE))
+        inner = self.conv1(F.interpolate(F.leaky_relu_(self.in1(h), SLOPE), scale_factor=2, mode="nearest"))
+        inner = self.conv2(F.leaky_relu_(self.in2(inner), SLOPE))
         out: torch.Tensor = (F.interpolate(self.sc(h), scale_factor=2, mode="nearest") + inner) / math.sqrt(2)
         return out
 
@@ -85,8 +87,8 @@ class MiddleBlock(nn.Module):
         bias1, scale1, bias2, scale2 = torch.split_with_sizes(
             style_BP[:, :, None].float(), [before, before, after, after], 1
         )
-        inner = self.conv1(F.leaky_relu(_normalise(h, 1 + scale1, bias1), SLOPE))
-        inner = self.conv2(F.leaky_relu(_normalise(inner, 1 + scale2, bias2), SLOPE))
+        inner = self.conv1(F.leaky_relu_(_normalise(h, 1 + scale1, bias1), SLOPE))
+        inner = self.conv2(F.leaky_relu_(_normalise(inner, 1 + scale2, bias2), SLOPE))
         out: torch.Tensor = (self.sc(h) + inner) / math.sqrt(2)
         return out
 

@@ -20,6 +20,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
 from tsdf_ray.generators.few_photos import FewPhotosConfig
+from tsdf_ray.generators.layout import instance_norm, with_planes
 
 IDENTITY_SHARE = 0.25
 
@@ -65,7 +66,7 @@ class InstanceNorm(nn.InstanceNorm2d):
         super().__init__(channels, affine=True, track_running_stats=True)
 
     def forward(self, h_BCHW: torch.Tensor) -> torch.Tensor:
-        return F.instance_norm(h_BCHW, weight=self.weight, bias=self.bias, eps=self.eps)
+        return instance_norm(h_BCHW, self.weight, self.bias, self.eps)
 
 
 class ResidualBlock(nn.Module):
@@ -76,7 +77,7 @@ class ResidualBlock(nn.Module):
         self.main = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             InstanceNorm(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             InstanceNorm(channels),
         )
@@ -99,21 +100,21 @@ class LabelGenerator(nn.Module, ABC):
         super().__init__()
         w = config.width
         layers: list[nn.Module] = [nn.Conv2d(3 + len(config.attributes), w, 7, padding=3, bias=False)]
-        layers += [InstanceNorm(w), nn.ReLU()]
+        layers += [InstanceNorm(w), nn.ReLU(inplace=True)]
         for wide in (2 * w, 4 * w):
-            layers += [nn.Conv2d(wide // 2, wide, 4, stride=2, padding=1, bias=False), InstanceNorm(wide), nn.ReLU()]
+            layers += [nn.Conv2d(wide // 2, wide, 4, stride=2, padding=1, bias=False)]
+            layers += [InstanceNorm(wide), nn.ReLU(inplace=True)]
         layers += [ResidualBlock(4 * w) for _ in range(config.blocks)]
         self.encoder_depth = len(layers)
         for wide in (2 * w, w):
             layers += [nn.ConvTranspose2d(2 * wide, wide, 4, stride=2, padding=1, bias=False)]
-            layers += [InstanceNorm(wide), nn.ReLU()]
+            layers += [InstanceNorm(wide), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(w, self.outputs, 7, padding=3, bias=False)]
         self.main = nn.Sequential(*layers)
 
     def encode(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         """The mid feature [B, 4 width, H/4, W/4]."""
-        planes = c_BA[:, :, None, None].expand(-1, -1, *x_BCHW.shape[2:])
-        mid: torch.Tensor = self.main[: self.encoder_depth](torch.cat([x_BCHW, planes], 1))
+        mid: torch.Tensor = self.main[: self.encoder_depth](with_planes(x_BCHW, c_BA))
         return mid
 
     def maps(self, mid_BCHW: torch.Tensor) -> torch.Tensor:

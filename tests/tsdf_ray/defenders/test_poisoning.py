@@ -95,8 +95,8 @@ class Watched(Poisoner):
 
     lowest: torch.Tensor
 
-    def _losses(self, work: Any, view: View) -> tuple[torch.Tensor, torch.Tensor]:
-        output_B, total_B = super()._losses(work, view)
+    def losses(self, work: Any, view: View) -> tuple[torch.Tensor, torch.Tensor]:
+        output_B, total_B = super().losses(work, view)
         seen = self.__dict__.setdefault("lowest", torch.full((6,), torch.inf))
         seen[work.place] = torch.minimum(seen[work.place], output_B.detach())
         return output_B, total_B
