@@ -27,7 +27,7 @@ from tsdf_ray.generators.base import Family, Tensors, check_tensors
 from tsdf_ray.generators.classifier import train_classifier
 from tsdf_ray.generators.fresh import fresh_family
 from tsdf_ray.generators.training import TrainConfig, Trainer
-from tsdf_ray.generators.weights import GENERATORS, save_family
+from tsdf_ray.generators.weights import GENERATORS, load_family, save_family
 from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file, write_tensors
 
@@ -60,6 +60,9 @@ class PretrainConfig(BaseModel):
     settings: dict[str, Any] = Field(
         default_factory=dict, description="the family's own config; empty for its defaults"
     )
+    start: str | None = Field(
+        None, description="weights to start from, with their own settings where `settings` gives no other"
+    )
     train: LongTrainConfig = Field(LongTrainConfig(), description="steps, batch, optimiser, moving average, precision")
     seed: int = Field(0, ge=0, description="run seed")
     small_steps: int | None = Field(
@@ -75,15 +78,27 @@ class PretrainConfig(BaseModel):
     checkpoint_every: int = Field(1000, ge=1, description="steps between checkpoints")
 
     def fresh(self) -> Family:
-        """The untrained family. Raises UserError for an unknown family or settings that do not fit it."""
+        """The family before the first step, untrained or as in `start`.
+
+        Raises UserError: unknown family, settings that do not fit it or the weights, weights of another family.
+        """
         kind = look_up("generators", self.family, GENERATORS)
+        start = None if self.start is None else load_family(self.start)
+        if start is not None and start.name != self.family:
+            raise UserError(f"pretrain: start: {self.start} holds {start.name}, not {self.family}; name that family")
+        own = {} if start is None else json.loads(start.config_json())
         try:
-            config = kind.config_class.model_validate(self.settings)
+            config = kind.config_class.model_validate(own | self.settings)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in ("settings", *first["loc"]))
             raise UserError(f"pretrain: {where}: {first['msg']}") from error
-        return fresh_family(kind, config, self.seed, *NAMES)
+        family = fresh_family(kind, config, self.seed, *NAMES)
+        if start is not None:
+            tensors = start.tensors()
+            check_tensors(f"pretrain: start: {self.start}", family.tensors(), tensors)
+            family.load(tensors)
+        return family
 
 
 @dataclass(frozen=True)
@@ -192,7 +207,7 @@ def _to(family: Family, device: str) -> None:
 
 
 def _classifier(family: Family, faces: FaceSet, config: PretrainConfig, progress: Report | None) -> None:
-    if "classifier" not in family.frozen_parts or not config.classifier_steps:
+    if "classifier" not in family.frozen_parts or not config.classifier_steps or config.start is not None:
         return
     clock = _Clock("classifier", 0, config.classifier_steps, progress)
     train_classifier(
