@@ -21,7 +21,6 @@ from tsdf_ray.detectors.base import Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
 
-
 ADAPTIVE = "adaptive"
 """The built-in attacker: what a scenario means that names no `kind`."""
 

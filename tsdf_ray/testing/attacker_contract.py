@@ -121,16 +121,16 @@ class AttackerContract(ABC):
         assert len(photos) == len(used_U)
         assert used_U.dtype.kind == "i"
         assert bool((np.diff(used_U) > 0).all()), "used_U does not rise"
-        assert 0 <= used_U.min()
+        assert used_U.min() >= 0
         assert used_U.max() < n
         assert photos.ids == tuple(published.ids[u] for u in used_U), "ids are not those of used_U"
         np.testing.assert_array_equal(photos.labels_BA, published.labels_BA[used_U])
         assert (photos.size, photos.attributes) == (published.size, published.attributes)
         found_N, has_box_N, boxes_N4 = prepared.found_N, prepared.has_box_N, prepared.boxes_N4
-        for flags in (found_N, has_box_N):
-            assert (flags.shape, flags.dtype) == ((n,), np.bool_)
-        assert (boxes_N4.shape, boxes_N4.dtype) == ((n, 4), np.float32)
-        assert (prepared.scores_N.shape, prepared.scores_N.dtype) == ((n,), np.float32)
+        assert found_N.shape == has_box_N.shape == prepared.scores_N.shape == (n,)
+        assert boxes_N4.shape == (n, 4)
+        assert found_N.dtype == has_box_N.dtype == np.bool_
+        assert boxes_N4.dtype == prepared.scores_N.dtype == np.float32
         assert bool(np.isfinite(boxes_N4).all())
         assert bool(((prepared.scores_N >= 0) & (prepared.scores_N <= 1)).all())
         assert not bool((found_N & ~has_box_N).any()), "a face was found without a box"

@@ -11,7 +11,6 @@ import pytest
 Caught = Callable[[object, object, str], str]
 
 
-
 @pytest.fixture
 def caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Caught:
     """(contract with a sound plug-in, the same with a broken one, the test's name) -> what the test says of the latter.
