@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tsdf_ray.testing.attacker_contract import AttackerContract
+from tsdf_ray.testing.detector_contract import DetectorContract
+from tsdf_ray.testing.generator_contract import GeneratorContract
+
 COMMAND = "from tsdf_ray.cli import main; main()"
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 
@@ -19,11 +23,12 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "extending.md"
 def plugin(tmp_path: Path) -> Path:
     """The page's files in a folder that counts as an installed distribution once it is on the path."""
     page = PAGE.read_text(encoding="utf-8")
-    module, test = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module, test, others = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (project,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     (scenario,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "mydefence.py").write_text(module)
     (tmp_path / "test_mydefence.py").write_text(test)
+    (tmp_path / "test_others.py").write_text(others)
     (tmp_path / "mine.yaml").write_text(scenario)
     info = tmp_path / "mydefence-1.0.dist-info"
     info.mkdir()
@@ -51,7 +56,15 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_the_defence_keeps_the_contract(plugin: Path) -> None:
     done = run(plugin, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mydefence.py")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"[89] passed", done.stdout)
+    assert "9 passed" in done.stdout
+
+
+def test_the_other_contracts_are_subclassed_as_shown(plugin: Path) -> None:
+    done = run(plugin, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_others.py")
+    assert done.returncode == 0, done.stdout + done.stderr
+    contracts = (AttackerContract, DetectorContract, GeneratorContract)
+    tests = sum(name.startswith("test_") for contract in contracts for name in dir(contract))
+    assert f"{tests} passed" in done.stdout
 
 
 def test_a_careless_one_is_caught(plugin: Path) -> None:

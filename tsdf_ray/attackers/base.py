@@ -1,11 +1,15 @@
-"""The attacker: its steps in order. No state between calls; a step may be issued twice."""
+"""The attacker: its steps in order. No state between calls; a step may be issued twice.
+
+An attacker of a plug-in is a subclass with another `study`, `prepare` or `retrain`, and keys of its own beside these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from tsdf_ray.attackers.collect import CollectConfig
@@ -17,16 +21,26 @@ from tsdf_ray.detectors.base import Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
 
+ADAPTIVE = "adaptive"
+"""The built-in attacker: what a scenario means that names no `kind`."""
+
 
 class AttackerConfig(BaseModel):
     """One attacker of a scenario: collect, prepare, purify, retrain."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    kind: str = Field(ADAPTIVE, description="which attacker: the built-in one, or a plug-in's")
     collect: CollectConfig = Field(default_factory=CollectConfig, description="which photos, how many protected")
     prepare: PrepareConfig = Field(default_factory=PrepareConfig, description="detect, drop, crop")
     purify: PurifyConfig = Field(default_factory=PurifyConfig, description="what is done against perturbations, where")
     retrain: RetrainConfig = Field(default_factory=RetrainConfig, description="how the generator is fitted to them")
+
+    @model_serializer(mode="wrap")
+    def _built_in_unnamed(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A scenario with built-in attackers alone keeps the digest it had before there were others.
+        content: dict[str, Any] = write(self)
+        return {key: value for key, value in content.items() if (key, value) != ("kind", ADAPTIVE)}
 
     @model_validator(mode="after")
     def _purification_is_possible(self) -> AttackerConfig:
@@ -55,7 +69,14 @@ class Studied:
 
 
 class Attacker:
-    """Plays an `AttackerConfig` with the detectors it names."""
+    """Plays an `AttackerConfig` with the detectors it names.
+
+    The evaluator judges by the config: it purifies with `purify` and what `study` fitted, and measures `prepare`'s
+    crops against those of clean photos. A subclass that prepares in another way says in its config what comes near.
+    """
+
+    name: ClassVar[str] = ADAPTIVE
+    config_class: ClassVar[type[AttackerConfig]] = AttackerConfig
 
     def __init__(
         self,

@@ -143,7 +143,8 @@ class RetinaFace(Detector):
         for module in detector.modules():
             if isinstance(module, nn.Sequential):
                 _fold_norms(module)
-        return detector.requires_grad_(False)
+        # Again: folding made new layers.
+        return detector.eval().requires_grad_(False)
 
     def features(self, x_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
         check_photos(x_BCHW)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsdf_ray.attackers import Attacker, Prepared, Retrained, Studied, choose, own_photos
+from tsdf_ray.attackers import Prepared, Retrained, Studied, choose, make_attacker, own_photos
 from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
@@ -71,7 +71,7 @@ class AttackerRole:
         self._match = match
         config = match.scenario.attackers[match.attacker]
         detectors = detectors_with(match.scenario, config.prepare.detectors)
-        self._attacker = Attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
+        self._attacker = make_attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
         split = materials.splits.attacker
         self._own = split.take(own_photos(config.collect, match.seed, len(split)))
 

@@ -9,6 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from tsdf_ray.attackers import ATTACKERS, AttackerConfig
 from tsdf_ray.defenders import DEFENDERS
 from tsdf_ray.errors import UserError
 from tsdf_ray.registry import look_up
@@ -62,6 +63,12 @@ def _fields(model: type[BaseModel], at: Any) -> dict[str, Any]:
             fields |= _fields(look_up("defenders", kind, DEFENDERS).config_class, None)
         except UserError:
             return fields
+    if model is AttackerConfig and isinstance(at, Mapping) and "kind" in at:
+        try:
+            own = look_up("attackers", str(at["kind"]), ATTACKERS).config_class
+        except UserError:
+            return fields
+        return {name: field.annotation for name, field in own.model_fields.items()}
     return fields
 
 

@@ -16,6 +16,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializeAsAny,
@@ -25,7 +26,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from tsdf_ray.attackers import AttackerConfig
+from tsdf_ray.attackers import ATTACKERS, Attacker, AttackerConfig
 from tsdf_ray.channels import ChannelConfig, NoChannel
 from tsdf_ray.defenders import DEFENDERS
 from tsdf_ray.defenders.base import DefenderConfig
@@ -116,6 +117,20 @@ class DefenderEntry(Strict):
         return {"kind": self.kind, "knowledge": self.knowledge, **own, **self.config.model_dump(mode="json")}
 
 
+def _attacker_by_kind(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    try:
+        kind = look_up("attackers", str(data.get("kind", Attacker.name)), ATTACKERS)
+    except UserError as error:
+        raise PydanticCustomError("nested", "{message}", {"message": str(error), "path": ["kind"]}) from error
+    return kind.config_class.model_validate(data)
+
+
+AttackerEntry = Annotated[SerializeAsAny[AttackerConfig], BeforeValidator(_attacker_by_kind)]
+"""One attacker of a scenario: the keys of its `kind`'s config."""
+
+
 class Evaluation(Strict):
     """What is measured, and how sure we want to be."""
 
@@ -184,7 +199,7 @@ class Scenario(Strict):
         default_factory=dict, description="detector to a file of yours, in place of packaged weights or where none are"
     )
     defenders: dict[RoleName, DefenderEntry] = Field(min_length=1, description="protections by name")
-    attackers: dict[RoleName, AttackerConfig] = Field(min_length=1, description="deepfake makers by name")
+    attackers: dict[RoleName, AttackerEntry] = Field(min_length=1, description="deepfake makers by name")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured")
     resources: Resources = Field(Resources(), description="what one match may take")
 

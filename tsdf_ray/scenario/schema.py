@@ -9,7 +9,7 @@ from tsdf_ray.scenario.model import DefenderEntry, Scenario
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema (2020-12) of a scenario file. It knows the built-in defences; plug-ins are checked by `check`."""
+    """JSON Schema (2020-12) of a scenario file. It knows the built-in roles' keys; plug-ins' are checked by `check`."""
     schema = Scenario.model_json_schema(mode="validation")
     definitions: dict[str, Any] = schema["$defs"]
     entry = DefenderEntry.model_json_schema()["properties"]

@@ -1,5 +1,7 @@
 """What every defence must hold, as a test class: subclass it, say how your defence is made, and run pytest.
 
+Needs hypothesis beside pytest.
+
 class TestMine(DefenderContract):
     def make(self, epsilon: float) -> Defender:
         return Mine(MineConfig(epsilon=epsilon))
@@ -8,14 +10,19 @@ class TestMine(DefenderContract):
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tsdf_ray.defenders.base import DefenceState, Defender, Knowledge
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.testing.linear import BrightCells, LinearFamily, dark_photos_with_a_bright_cell
+from tsdf_ray.testing.randomness import no_global_draws
 
 
 class DefenderContract(ABC):
@@ -24,6 +31,9 @@ class DefenderContract(ABC):
     epsilon: ClassVar[float] = 0.05
     company: ClassVar[float] = 0.0
     """Share of published values that may differ with the batch a photo came in (rounding of a network's sums)."""
+
+    examples: ClassVar[int] = 10
+    """Budgets and sizes that are tried, each with every dtype; fewer for a defence that takes long to learn."""
 
     @abstractmethod
     def make(self, epsilon: float) -> Defender:
@@ -57,12 +67,13 @@ class DefenderContract(ABC):
             assert np.isfinite(value).all(), name
 
     def test_a_fresh_instance_continues_from_a_stored_state(self) -> None:
-        learned = self.make(self.epsilon).learn(self.knowledge())
+        defender = self.make(self.epsilon)
+        learned = defender.learn(self.knowledge())
         stored = {name: value.copy() for name, value in learned.tensors.items()}
         for value in stored.values():
             value.flags.writeable = False  # as arrays out of an object store are
         photos = self.photos()
-        expected = self.make(self.epsilon).perturb(learned, photos)
+        expected = defender.perturb(learned, photos)
         again = self.make(self.epsilon).perturb(DefenceState(self.knowledge(), stored), photos)
         torch.testing.assert_close(again, expected, rtol=0, atol=0)
 
@@ -72,6 +83,29 @@ class DefenderContract(ABC):
         assert published.ids == photos.ids
         moved = np.abs(published.pixels_BCHW.astype(int) - photos.pixels_BCHW.astype(int))
         assert moved.max() <= int(self.epsilon * 127.5 * (1 + 1e-6))
+
+    def test_any_budget_size_and_dtype_is_kept(self) -> None:
+        """On the 8-bit grid, whatever epsilon (some are just below a whole step), side, and dtype `apply` returns."""
+
+        @settings(max_examples=self.examples, deadline=None, database=None)
+        @given(
+            epsilon=st.floats(0, 1) | st.integers(1, 127).map(lambda k: 0.999 * k / 127.5), size=st.integers(64, 256)
+        )
+        def check(epsilon: float, size: int) -> None:
+            defender, photos = self.make(epsilon), dark_photos_with_a_bright_cell(2, size, seed=1)
+            knowledge = replace(self.knowledge(), photos=dark_photos_with_a_bright_cell(2, size))
+            state = defender.learn(knowledge)
+            raw = defender.apply(state, photos).detach()
+            for dtype in (raw.dtype, torch.float16, torch.bfloat16, torch.float32, torch.float64):
+                given_out = (1 if dtype == raw.dtype else 3) * raw.to(dtype)
+                with patch.object(defender, "apply", lambda *_, out=given_out: out):
+                    published = defender.protect(state, photos)
+                assert published.pixels_BCHW.dtype == np.uint8
+                assert published.pixels_BCHW.shape == photos.pixels_BCHW.shape
+                moved = np.abs(published.pixels_BCHW.astype(int) - photos.pixels_BCHW.astype(int))
+                assert moved.max() / 127.5 <= epsilon * (1 + 2e-6), f"outside the budget: {epsilon}, {size} px, {dtype}"
+
+        check()
 
     def test_epsilon_zero_publishes_the_photo_itself(self) -> None:
         defender, photos = self.make(0.0), self.photos()
@@ -89,14 +123,12 @@ class DefenderContract(ABC):
 
     def test_rounds_and_seeds_are_played_on_their_own(self) -> None:
         """The same round of the same seed gives the same photos whatever was drawn before, and global state is left."""
-        torch.manual_seed(1)
         defender, photos = self.make(self.epsilon), self.photos()
-        one = defender.protect(defender.learn(self.knowledge()), photos)
-        torch.manual_seed(2)
-        before = torch.get_rng_state()
-        two = defender.protect(defender.learn(self.knowledge()), photos)
-        assert torch.equal(before, torch.get_rng_state()), "the global generator was used"
-        np.testing.assert_array_equal(one.pixels_BCHW, two.pixels_BCHW)
+        published = []
+        for seed in (1, 2):
+            with no_global_draws(seed):
+                published.append(defender.protect(defender.learn(self.knowledge()), photos).pixels_BCHW)
+        np.testing.assert_array_equal(published[0], published[1])
 
     def test_what_it_is_lent_is_left_as_it_was(self) -> None:
         knowledge, photos = self.knowledge(), self.photos()

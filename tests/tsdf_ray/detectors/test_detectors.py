@@ -1,4 +1,4 @@
-"""The detectors with packaged weights: what they find, and their gradients."""
+"""The detectors with packaged weights: what they find. What every detector holds is in test_detector_contract.py."""
 
 from __future__ import annotations
 
@@ -60,11 +60,6 @@ def test_other_shapes_are_refused(detector: Detector, shape: tuple[int, ...]) ->
         detector.detect(torch.zeros(shape))
 
 
-def test_weights_are_frozen(detector: Detector) -> None:
-    assert not detector.training
-    assert not any(weight.requires_grad for weight in detector.parameters())
-
-
 @pytest.mark.assets
 def test_every_synthetic_face_is_found_once_where_it_is(detector: Detector, synthetic_faces: torch.Tensor) -> None:
     found = detect_all(detector, synthetic_faces)
@@ -109,23 +104,6 @@ def test_scores_fall_and_the_threshold_cuts(detector: Detector, crowd: torch.Ten
 
 
 @pytest.mark.assets
-def test_a_batch_equals_its_photos_one_by_one(detector: Detector, synthetic_faces: torch.Tensor) -> None:
-    grey = torch.zeros(1, 3, 128, 128)  # a photo without a face in the middle
-    batch = torch.cat([synthetic_faces[:3], grey, synthetic_faces[3:6]])
-    for together, photo in zip(detector.detect(batch), batch, strict=True):
-        (alone,) = detector.detect(photo[None])
-        torch.testing.assert_close(together.boxes_N4, alone.boxes_N4, atol=1e-3, rtol=1e-4)
-        torch.testing.assert_close(together.scores_N, alone.scores_N, atol=1e-4, rtol=0)
-
-
-@pytest.mark.assets
-def test_features_equal_those_of_the_whole_pass(detector: Detector, synthetic_faces: torch.Tensor) -> None:
-    x = synthetic_faces[:2]
-    for alone, level in zip(detector.features(x), detector.raw(x).features, strict=True):
-        assert torch.equal(alone, level)
-
-
-@pytest.mark.assets
 @pytest.mark.parametrize("part", ["features", "log_odds", "boxes"])
 def test_every_pixel_gets_a_gradient(detector: Detector, synthetic_faces: torch.Tensor, part: str) -> None:
     x = synthetic_faces[:2].clone().requires_grad_()
@@ -140,24 +118,6 @@ def test_every_pixel_gets_a_gradient(detector: Detector, synthetic_faces: torch.
     (gradient,) = torch.autograd.grad((flat * weights).sum(), x)
     assert (gradient != 0).double().mean() > 0.99
     assert gradient.isfinite().all()
-
-
-@pytest.mark.assets
-def test_gradients_agree_with_finite_differences(detector: Detector, synthetic_faces: torch.Tensor) -> None:
-    """Central differences in float64 at 20 random entries. MTCNN's crops are held: their choice has no gradient."""
-    exact = load_detector(detector.name).double()
-    x = synthetic_faces[:1].double()
-    held = {"crops": exact.crops(x)} if isinstance(exact, MTCNN) else {}
-    inputs = x.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(random_sum(exact.raw(inputs, **held)), inputs)
-    step = 1e-6
-    with torch.no_grad():
-        for entry in torch.randint(x.numel(), (20,), generator=torch.Generator().manual_seed(7)).tolist():
-            nudge = torch.zeros(x.numel(), dtype=x.dtype)
-            nudge[entry] = step
-            nudge = nudge.view_as(x)
-            difference = random_sum(exact.raw(x + nudge, **held)) - random_sum(exact.raw(x - nudge, **held))
-            assert float(difference) / (2 * step) == pytest.approx(float(gradient.flatten()[entry]), rel=1e-3, abs=1e-5)
 
 
 @pytest.mark.assets
