@@ -26,6 +26,8 @@ from tsdf_ray.game.units import DETECTORS, GENERATORS, JUDGE, SIDE
 from tsdf_ray.generators.catalogue import family_of, releases_like
 from tsdf_ray.scenario import Scenario
 
+Families = list[tuple[str, str]]
+"""(key of the scenario, family); the attackers' generator comes first."""
 GRADIENT = 2
 """A pass and the gradient with respect to the photo, in passes: weights get none."""
 
@@ -81,14 +83,14 @@ def match_lines(scenario: Scenario, defender: str, attacker: str) -> list[Line]:
     Raises UserError, saying which, for a defence, detector or family whose cost is not known (a plug-in's, a file that
     is not there and has no official name).
     """
-    families = {key: _family(key, name) for key, name in generator_weights(scenario)}
+    families = [(key, _family(key, name)) for key, name in generator_weights(scenario)]
     named = {*scenario.defenders[defender].config.detectors, *scenario.attackers[attacker].prepare.detectors}
     for name in sorted({*named, *scenario.evaluation.detectors} - DETECTORS.keys()):
         raise UserError(f"the cost of the detector {name!r} is not known")
     ledger = Ledger(scenario.faces.size)
     for round in range(1, scenario.rounds + 1):
         _defend(ledger, scenario, defender, attacker, families)
-        _adapt(ledger, scenario, attacker, families["generator"], round)
+        _adapt(ledger, scenario, attacker, families[0][1], round)
         _evaluate(ledger, scenario, attacker, families, round)
     return ledger.lines
 
@@ -100,13 +102,14 @@ def _family(key: str, weights: str) -> str:
     return family
 
 
-def _known(scenario: Scenario, defender: str, families: dict[str, str]) -> list[str]:
+def _known(scenario: Scenario, defender: str, families: Families) -> list[str]:
     """Families a defender learns against: a surrogate in the place of the attackers' generator, and further ones."""
-    own = [family for key, family in families.items() if key.startswith(f"defenders.{defender}.")]
-    return own if scenario.defenders[defender].surrogate is not None else [families["generator"], *own]
+    keys = {f"defenders.{defender}.surrogate", f"defenders.{defender}.generators"}
+    own = [family for key, family in families if key in keys]
+    return own if scenario.defenders[defender].surrogate is not None else [families[0][1], *own]
 
 
-def _defend(ledger: Ledger, scenario: Scenario, defender: str, attacker: str, families: dict[str, str]) -> None:
+def _defend(ledger: Ledger, scenario: Scenario, defender: str, attacker: str, families: Families) -> None:
     """Learn on the defender's photos, then protect what is collected and what is judged."""
     entry, collect = scenario.defenders[defender], scenario.attackers[attacker].collect
     config, learned = entry.config, scenario.faces.counts.defender
@@ -176,9 +179,9 @@ def _denoise_steps(attacker: AttackerConfig) -> Iterator[DenoiseStep]:
             yield inner
 
 
-def _evaluate(ledger: Ledger, scenario: Scenario, attacker: str, families: dict[str, str], round: int) -> None:
+def _evaluate(ledger: Ledger, scenario: Scenario, attacker: str, families: Families, round: int) -> None:
     """Judge w_r before and after the retraining and at its inner shares, every earlier w, and the references."""
-    config, family = scenario.attackers[attacker], families["generator"]
+    config, family = scenario.attackers[attacker], families[0][1]
     photos = scenario.faces.counts.evaluation
     pairs, trained = photos * GENERATORS[family].edits, config.retrain.mode != "none"
     inner = sum(1 for share in scenario.evaluation.decay if 0 < share < 1) if trained else 0
@@ -194,8 +197,8 @@ def _evaluate(ledger: Ledger, scenario: Scenario, attacker: str, families: dict[
             sets, own = (sets, own + photos) if name == "none" else (sets + 1, own)
     ledger.generator("evaluate", family, "edit", sets * pairs + own)
     ledger.judge(judged * pairs)
-    for key, extra in families.items():
-        if key.startswith("evaluation."):
+    for key, extra in families:
+        if key == "evaluation.generators":
             more = photos * GENERATORS[extra].edits
             ledger.generator("evaluate", extra, "edit", more * (2 if round == 1 else 1))
             ledger.judge(more)

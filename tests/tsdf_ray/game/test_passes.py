@@ -127,17 +127,23 @@ def test_a_defence_makes_the_passes_that_are_counted(name: str, monkeypatch: pyt
     assert seen.photos == expected
 
 
-@pytest.mark.parametrize("mode", ["finetune", "adversarial", "none"])
-def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = (
-        "defenders.tsdf={kind: noise}",
-        f"attackers.mtcnn.retrain={{mode: {mode}, train: {{steps: 4, batch: 4, discriminator_steps: 2}}}}",
-        "faces.counts={defender: 1, attacker: 8, evaluation: 4}",
-        "attackers.mtcnn.collect.photos=4",
-        "attackers.mtcnn.prepare={}",
-        "evaluation={detectors: [], decay: [0, 0.5, 1], samples: 1}",
+def small_match(mode: str) -> Scenario:
+    return Scenario.load(
+        "smoke",
+        (
+            "defenders.tsdf={kind: noise}",
+            f"attackers.mtcnn.retrain={{mode: {mode}, train: {{steps: 4, batch: 4, discriminator_steps: 2}}}}",
+            "faces.counts={defender: 1, attacker: 8, evaluation: 4}",
+            "attackers.mtcnn.collect.photos=4",
+            "attackers.mtcnn.prepare={}",
+            "evaluation={detectors: [], decay: [0, 0.5, 1], samples: 1}",
+        ),
     )
-    scenario = Scenario.load("smoke", changes)
+
+
+@pytest.mark.parametrize("mode", ["finetune", "none"])
+def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = small_match(mode)
     seen: Counter[str] = Counter()
     edit, succeeds, step = Evaluator._edit, Judge.succeeds, Trainer.step
 
@@ -158,16 +164,25 @@ def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, mo
     monkeypatch.setattr(Judge, "succeeds", judged)
     monkeypatch.setattr(Trainer, "step", stepped)
     tsdf_ray.play(scenario, tmp_path / "run", executor="inprocess", report=False)
-    counted = counts(scenario, "retrain", "evaluate")
-    assert seen == {
-        what: counted["evaluate" if model == "judge" or step == "evaluate" else "retrain", model, what]
-        for step, model, what in counted
-        if (step, what) not in {("retrain", "edit"), ("retrain", "edit_gradient")}
-    }
-    if mode == "adversarial":
-        # Half of every batch, in both discriminator steps of four steps, in two rounds; three sign steps each.
-        assert counted["retrain", "editor", "edit"] == 2 * 4 * 2 * 2
-        assert counted["retrain", "editor", "edit_gradient"] == 2 * 4 * 2 * 2 * 3
+    assert seen == {what: photos for (_, _, what), photos in counts(scenario, "retrain", "evaluate").items()}
+
+
+def test_adversarial_retraining_by_hand() -> None:
+    counted = counts(small_match("adversarial"), "retrain")
+    # Half of every batch, in both discriminator steps of four steps, in two rounds; three sign steps each.
+    assert counted["retrain", "editor", "edit"] == 2 * 4 * 2 * 2
+    assert counted["retrain", "editor", "edit_gradient"] == 2 * 4 * 2 * 2 * 3
+
+
+def test_an_official_generator_warms_a_discriminator_up() -> None:
+    scenario = Scenario.load("smoke", ("generator=no/gen_00600000.pt", "attackers.mtcnn.retrain.warm_up=7"))
+    assert counts(scenario, "retrain") == {("retrain", "hisd", "step"): 2 * 8 * 4, ("retrain", "hisd", "critic"): 7 * 4}
+
+
+def test_a_surrogate_is_learned_against_in_place_of_the_generator() -> None:
+    surrogate = ("defenders.tsdf.knowledge=surrogate", "defenders.tsdf.surrogate=attgan/weights.199.pth")
+    models = {model for _, model, _ in counts(Scenario.load("smoke", surrogate), "learn")}
+    assert models == {"attgan"}
 
 
 def test_what_has_no_known_cost_is_named(tmp_path: Path) -> None:
