@@ -13,7 +13,7 @@ from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, make_executor
 from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.materials import Materials, load_materials
-from tsdf_ray.game.plan import plan
+from tsdf_ray.game.needs import ready
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.judges import load_judge
@@ -45,7 +45,7 @@ def play(
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
     check_new(root)
-    layout = plan(game, supply_of(executor, address))
+    layout = ready(game, supply_of(executor, address))
     first = load_materials(game, game.seeds[0])
     load_judge(
         game.judge, first.splits.evaluation.attributes
@@ -69,7 +69,7 @@ def resume(
     """
     run, game = RunDirectory.open(Path(path))
     try:
-        layout = plan(game, supply_of(executor, address))
+        layout = ready(game, supply_of(executor, address))
     except UserError:
         run.close()
         raise

@@ -3,28 +3,48 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+import textwrap
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tsdf_ray.cli.group import MISTAKE
 
+if TYPE_CHECKING:
+    from tsdf_ray.scenario import Scenario
+
 app = typer.Typer(help="The library of scenarios, and checks of your own.", no_args_is_help=True, rich_markup_mode=None)
+WIDTH = 80
 
 
 @app.command("list")
-def list_scenarios() -> None:
-    """Name and question of every packaged scenario."""
-    from tsdf_ray.scenario.load import packaged_scenarios
-    from tsdf_ray.scenario.yamlfile import parse_yaml
+def list_scenarios(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs: one JSON array.")] = False,
+) -> None:
+    """Every packaged scenario: the question it answers, what it costs here, what it needs."""
+    from tsdf_ray.game.estimate import machine_cores
+    from tsdf_ray.library import entries
 
-    rows = []
-    for name, resource in packaged_scenarios().items():
-        content = parse_yaml(resource.read_text(encoding="utf-8"), name).content
-        rows.append((name, str(content.get("title", ""))))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, title in rows:
-        typer.echo(f"{name:<{width}}  {title}".rstrip())
+    cores, library = machine_cores(), entries()
+    if as_json:
+        rows = [
+            {
+                "name": entry.name,
+                "question": entry.question,
+                "cost": entry.cost.text(cores),
+                "seconds": round(entry.cost.seconds(cores)),
+                "gflop": entry.cost.gflop,
+                "needs": entry.needs,
+            }
+            for entry in library
+        ]
+        typer.echo(json.dumps(rows, indent=2))
+        return
+    for entry in library:
+        typer.echo(entry.name)
+        cost = f"{entry.cost.text(cores)}; needs: {', '.join(entry.needs) or 'nothing'}"
+        for text in (entry.question, cost):
+            typer.echo(textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="  ", break_long_words=False))
 
 
 @app.command("show")
@@ -41,8 +61,10 @@ def show(
 
 @app.command("check")
 def check(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, or packaged names.")]) -> None:
-    """Check scenarios without playing them: every mistake with file, line, key and the remedy."""
+    """Check scenarios without playing them: every mistake with file, line, key and the remedy; what they cost and
+    need."""
     from tsdf_ray.errors import UserError
+    from tsdf_ray.game.needs import needs_of
     from tsdf_ray.scenario.load import load_scenario
 
     bad = 0
@@ -55,8 +77,22 @@ def check(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Fi
         else:
             matches = len(scenario.pairs) * len(scenario.seeds)
             typer.echo(f"{source}: good; {matches} match(es) of {scenario.rounds} round(s); digest {scenario.digest}")
+            typer.echo(f"  {_cost(scenario)}")
+            for need in needs_of(scenario):
+                if need.problem is not None:
+                    typer.echo(f"  needs {need.key}: {need.problem}; {need.remedy}")
     if bad:
         raise typer.Exit(MISTAKE)
+
+
+def _cost(scenario: Scenario) -> str:
+    from tsdf_ray.errors import UserError
+    from tsdf_ray.game.estimate import estimate, machine_cores
+
+    try:
+        return estimate(scenario).text(machine_cores())
+    except UserError as error:
+        return str(error)
 
 
 @app.command("schema")

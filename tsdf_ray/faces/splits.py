@@ -17,6 +17,7 @@ from tsdf_ray.faces.folder import FolderSource
 from tsdf_ray.faces.parquet import ParquetSource
 from tsdf_ray.faces.sample import sample_source
 from tsdf_ray.faces.source import SPLITS, TRAINING, Face, FaceSource, Index, Tally
+from tsdf_ray.files import located
 from tsdf_ray.randomness import numpy_rng
 
 
@@ -35,11 +36,12 @@ def open_source(config: FacesConfig, tally: Tally) -> FaceSource:
     """The source a config names; nothing is read yet, except that the sample must be installed."""
     if config.path is None:
         return sample_source(tally)
+    path = located(config.path)
     if config.source == "celeba":
-        return CelebaSource(config.path, tally)
+        return CelebaSource(path, tally)
     if config.source == "folder":
-        return FolderSource(config.path, tally)
-    return ParquetSource(config.path, tally)
+        return FolderSource(path, tally)
+    return ParquetSource(path, tally)
 
 
 def iter_faces(config: FacesConfig, tally: Tally | None = None) -> Iterator[Face]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from tsdf_ray.digest import array_digest, file_digest
-from tsdf_ray.generators.official import is_checkpoint
+from tsdf_ray.errors import UserError
+from tsdf_ray.generators.official import RELEASES, Release, is_checkpoint
 from tsdf_ray.generators.weights import PACKAGED, load_family, locate, read_tensors
 
 
@@ -37,6 +41,32 @@ class Packaged:
     name: str
     family: str
     attributes: tuple[str, ...]
+
+
+def releases_like(path: str | Path) -> list[Release]:
+    """Official releases whose file has this name; a folder named after the family decides between namesakes."""
+    alike = [release for release in RELEASES if re.fullmatch(_pattern(release.file), Path(path).name)]
+    folders = {part.lower() for part in Path(path).parts[:-1]}
+    return [release for release in alike if release.family in folders] or alike
+
+
+def _pattern(file: str) -> str:
+    """`weights.N.pth` stands for any number."""
+    return re.escape(file).replace(re.escape(".N."), r"\.(?:N|\d+)\.")
+
+
+def family_of(name_or_path: str | Path) -> str | None:
+    """The family of weights without loading them, present or not: by a file's metadata, or by an official name.
+
+    None when neither says.
+    """
+    try:
+        path = locate(name_or_path)
+        with safe_open(path, framework="numpy") as file:
+            return (file.metadata() or {}).get("family")
+    except (UserError, SafetensorError, OSError):
+        alike = releases_like(name_or_path)
+        return alike[0].family if alike else None
 
 
 def describe_weights(name_or_path: str | Path) -> WeightsInfo:

@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import located
 from tsdf_ray.generators.attentiongan import AttentionGAN
 from tsdf_ray.generators.attgan import AttGAN
 from tsdf_ray.generators.base import Family, Tensors, check_tensors
@@ -88,14 +89,25 @@ def load_family(name_or_path: str | Path) -> Family:
 
 def locate(name_or_path: str | Path) -> Path:
     """The file of a packaged name or of a path. Raises UserError, listing the packaged names, when there is none."""
-    packaged = PACKAGED / f"{name_or_path}.safetensors"
-    if isinstance(name_or_path, str) and "/" not in name_or_path and packaged.is_file():
-        return packaged
-    path = Path(name_or_path)
+    if is_packaged(name_or_path):
+        return PACKAGED / f"{name_or_path}.safetensors"
+    path = located(name_or_path)
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in PACKAGED.glob("*.safetensors"))) or "none"
-        raise UserError(f"generator {str(name_or_path)!r}: no such file and no packaged weights; packaged: {names}")
+        raise UserError(
+            f"generator {str(name_or_path)!r}: no such file and no packaged weights; packaged: {packaged_names()}"
+        )
     return path
+
+
+def is_packaged(name_or_path: str | Path) -> bool:
+    """Whether packaged weights have this name."""
+    named = isinstance(name_or_path, str) and "/" not in name_or_path
+    return named and (PACKAGED / f"{name_or_path}.safetensors").is_file()
+
+
+def packaged_names() -> str:
+    """All of them, for messages."""
+    return ", ".join(sorted(path.stem for path in PACKAGED.glob("*.safetensors"))) or "none"
 
 
 def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:

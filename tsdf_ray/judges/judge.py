@@ -14,6 +14,7 @@ from torch import nn
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import HAIR
+from tsdf_ray.files import located
 from tsdf_ray.judges.network import JUDGED, JudgeNet
 from tsdf_ray.store.atomic import whole_file
 
@@ -111,10 +112,18 @@ def load_judge(name: str = "judge-128", attributes: tuple[str, ...] = JUDGED) ->
 
 
 def _locate(name: str) -> Path:
-    packaged = PACKAGED / f"{name}.safetensors"
-    if Path(name).name == name and packaged.is_file():
-        return packaged
-    if Path(name).is_file():
-        return Path(name)
-    valid = ", ".join(sorted(path.stem for path in PACKAGED.glob("*.safetensors"))) or "none"
-    raise UserError(f"judge {name!r}: no such file, and no packaged judge of that name (packaged: {valid})")
+    if is_packaged(name):
+        return PACKAGED / f"{name}.safetensors"
+    if (path := located(name)).is_file():
+        return path
+    raise UserError(f"judge {name!r}: no such file, and no packaged judge of that name (packaged: {packaged_names()})")
+
+
+def is_packaged(name: str) -> bool:
+    """Whether a packaged judge has this name."""
+    return Path(name).name == name and (PACKAGED / f"{name}.safetensors").is_file()
+
+
+def packaged_names() -> str:
+    """All of them, for messages."""
+    return ", ".join(sorted(path.stem for path in PACKAGED.glob("*.safetensors"))) or "none"

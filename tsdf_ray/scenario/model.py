@@ -34,6 +34,7 @@ from tsdf_ray.detectors import DETECTORS
 from tsdf_ray.detectors.base import MAX_SIDE
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import FacesConfig
+from tsdf_ray.files import located
 from tsdf_ray.registry import known, look_up
 
 
@@ -255,7 +256,7 @@ class Scenario(Strict):
     def weights_of(self, detector: str) -> Path | None:
         """The user's file for a detector, None for its packaged weights."""
         given = self.detector_weights.get(detector)
-        return None if given is None else Path(given)
+        return None if given is None else located(given)
 
     def as_json(self) -> str:
         """Canonical JSON with all defaults filled: what roles are built from and the digest is taken of."""

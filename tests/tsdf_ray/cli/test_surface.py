@@ -44,7 +44,7 @@ SURFACE = {
         "out",
     ],
     "doctor": [],
-    "scenarios list": [],
+    "scenarios list": ["--json"],
     "scenarios show": ["--filled", "name"],
     "scenarios check": ["files"],
     "scenarios schema": [],
