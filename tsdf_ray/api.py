@@ -13,6 +13,7 @@ from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, make_executor
 from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.materials import Materials, load_materials
+from tsdf_ray.game.networks import networks
 from tsdf_ray.game.plan import plan
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
@@ -47,9 +48,9 @@ def play(
     check_new(root)
     layout = plan(game, supply_of(executor, address))
     first = load_materials(game, game.seeds[0])
-    load_judge(
-        game.judge, first.splits.evaluation.attributes
-    )  # a missing or damaged file must show before anything is written
+    # A missing or damaged file must show before anything is written.
+    load_judge(game.judge, first.splits.evaluation.attributes)
+    networks(game.evaluation)
     run = RunDirectory.create(root, game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 

@@ -16,6 +16,7 @@ from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.materials import Materials, detectors_with, family_with
+from tsdf_ray.game.networks import networks
 from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
@@ -42,6 +43,7 @@ class EvaluatorRole:
             self._all_detectors,
             self._clean,
             self._initial,
+            **networks(scenario.evaluation),
             precision=scenario.precision,
         )
         shown = {name: self._all_detectors[name] for name in scenario.evaluation.detectors}

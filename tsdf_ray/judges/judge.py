@@ -58,8 +58,12 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def predict(self, x_BCHW: torch.Tensor) -> AttributeScores:
         """Scores of photos [B, 3, H, W] in [-1, 1] of any size."""
-        logits = self.network(x_BCHW.float())
-        return AttributeScores(logits[:, : len(HAIR)].softmax(1), logits[:, len(HAIR)].sigmoid())
+        return _scores(self.network(x_BCHW.float()))
+
+    @torch.inference_mode()
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """What `verdict` and the distances of sets need of photos [B, 3, H, W] in [-1, 1]: float32 [B, 320]."""
+        return self.network.features(x_BCHW.float()).float()
 
     @torch.inference_mode()
     def succeeds(self, x_PCHW: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
@@ -69,11 +73,23 @@ class Judge(nn.Module):
         (see tsdf_ray.faces.edits). A hair edit succeeds when the requested colour is the likeliest of the three, any
         other when the attribute is present or absent as requested (METHOD section 7, edit success).
         """
-        assert target_PA.shape == (len(x_PCHW), len(self.attributes)), "one row of all labels per forgery"
-        found_PA = self.predict(x_PCHW).labels()
-        pair_P = torch.arange(len(x_PCHW), device=x_PCHW.device)
+        return self._as_asked(self.predict(x_PCHW), attribute_P, target_PA)
+
+    @torch.inference_mode()
+    def verdict(self, features_PD: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        """`succeeds` from the `features` of the forgeries: the convolutions are the dear part."""
+        return self._as_asked(_scores(self.network.head(features_PD).float()), attribute_P, target_PA)
+
+    def _as_asked(self, seen: AttributeScores, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        found_PA = seen.labels()
+        assert target_PA.shape == (len(found_PA), len(self.attributes)), "one row of all labels per forgery"
+        pair_P = torch.arange(len(found_PA), device=found_PA.device)
         known_P = torch.as_tensor(self._known_A)[attribute_P]
         return found_PA[pair_P, known_P] == (target_PA[pair_P, attribute_P] > 0.5).to(torch.uint8)
+
+
+def _scores(logits_B4: torch.Tensor) -> AttributeScores:
+    return AttributeScores(logits_B4[:, : len(HAIR)].softmax(1), logits_B4[:, len(HAIR)].sigmoid())
 
 
 def save_judge(path: Path, network: JudgeNet) -> None:

@@ -38,10 +38,13 @@ class Asked:
     def __init__(self) -> None:
         self.attributes: list[int] = []
 
-    def succeeds(self, x_PCHW: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
-        assert (target_PA[torch.arange(len(x_PCHW)), attribute_P] >= 0).all()
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW.mean((2, 3))
+
+    def verdict(self, features_PD: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        assert (target_PA[torch.arange(len(features_PD)), attribute_P] >= 0).all()
         self.attributes += attribute_P.tolist()
-        return x_PCHW.mean((1, 2, 3)) < -0.3
+        return features_PD.mean(1) < -0.3
 
 
 def evaluator(initial: Family | None = None, batch: int = 5, judge: Any = None) -> Evaluator:
