@@ -63,7 +63,7 @@ def load_embedding(file: str, side: int, key: str) -> Embedding:
         with warnings.catch_warnings():
             # Recent versions of torch call TorchScript deprecated; nothing else reads a network without its class.
             warnings.simplefilter("ignore", DeprecationWarning)
-            network = torch.jit.load(str(path), map_location="cpu").eval()
+            network = torch.jit.load(str(path), map_location="cpu").eval()  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{key}: {file}: not a TorchScript file (torch.jit.save writes them)") from error
     for parameter in network.parameters():

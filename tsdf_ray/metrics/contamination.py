@@ -38,7 +38,7 @@ class Curve:
 def dose_groups(attackers: Mapping[str, Mapping[str, Any]]) -> list[dict[str, float]]:
     """Sets of two and more attackers that differ in `collect.protected` alone: {name: share}, shares rising.
 
-    `attackers` is the section of the scenario as played (defaults filled). Of attackers that are equal the first counts.
+    `attackers` is the section of the scenario as played (defaults filled). Of equal attackers the first counts.
     """
     alike: dict[str, dict[float, str]] = {}
     for name, config in attackers.items():

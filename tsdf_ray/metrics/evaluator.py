@@ -137,8 +137,8 @@ class Evaluator(PublishedEvaluator):
         if pictures:
             measures |= similarity_measures(whole["psnr"], whole["ssim"], "forgery_")
         if "identity" in forged:
-            photos = [clean_images[chunk] for chunk in self._chunks(len(clean_images))]
-            person_BD = self._sight.see_clean("identity", ("", clean.digest), photos)
+            faces = [clean_images[chunk] for chunk in self._chunks(len(clean_images))]
+            person_BD = self._sight.see_clean("identity", ("", clean.digest), faces)
             measures |= identity_measures(forged["identity"], person_BD[self._edits.photo_P], twins("identity"))
         sets = {}
         if stage.phase in SETS:

@@ -48,8 +48,8 @@ class Sight:
         self, forged: dict[str, torch.Tensor], twins: Callable[[str], torch.Tensor], photo_P: torch.Tensor, photos: int
     ) -> dict[str, tuple[Array, Array]]:
         """frechet_NAME and kernel_NAME per photo: `forged` vectors by kind against those of the clean `twins`."""
-        both = (vectors.cpu().numpy() for vectors in (forged[self._sets_by], twins(self._sets_by)))
-        return set_measures(self._sets_name, *both, photo_P.cpu().numpy(), photos)
+        forged_PD, clean_PD = (of.cpu().numpy() for of in (forged[self._sets_by], twins(self._sets_by)))
+        return set_measures(self._sets_name, forged_PD, clean_PD, photo_P.cpu().numpy(), photos)
 
 
 def identity_measures(forged_PD: torch.Tensor, person_PD: torch.Tensor, twin_PD: torch.Tensor) -> dict[str, np.ndarray]:

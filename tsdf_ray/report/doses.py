@@ -18,7 +18,7 @@ TITLES = {
 
 def contamination_chart(run: Run) -> Chart:
     """A panel per metric and set of attackers that differ in `collect.protected` alone; none without such attackers."""
-    panels = []
+    panels: list[Panel] = []
     for doses in dose_groups(run.scenario.get("attackers") or {}):
         curves = contamination(run.summary.get("pairs", {}), doses)
         names = "" if len(panels) == 0 else f" ({', '.join(doses)})"

@@ -16,8 +16,6 @@ LABELS = {
     "sr_mask": "Distorted forgeries (SR_mask)",
     "l2_mask": "L2_mask of forgeries",
 }
-SHOWN = {"duq", "protection"}
-"""Tables that stand open."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +36,19 @@ class TransferTable:
     models: tuple[str, ...]
     rows: tuple[tuple[str, tuple[TransferCell | None, ...]], ...]
     open: bool
+    """The first of each kind stands open in the page."""
 
 
 def transfer_tables(run: Run) -> tuple[TransferTable, ...]:
     """The tables of summary.json, in its order; none for a run that has none."""
-    return tuple(_table(table) for table in run.summary.get("transfer") or ())
+    tables: list[TransferTable] = []
+    for table in run.summary.get("transfer") or ():
+        first = all(earlier.of != table["of"] for earlier in tables)
+        tables.append(_table(table, first))
+    return tuple(tables)
 
 
-def _table(table: dict[str, Any]) -> TransferTable:
+def _table(table: dict[str, Any], opened: bool) -> TransferTable:
     metric, models = str(table["metric"]), tuple(str(name) for name in table["models"])
     rows = []
     for defender, row in table["rows"].items():
@@ -53,4 +56,4 @@ def _table(table: dict[str, Any]) -> TransferTable:
         cells = [None if c is None else TransferCell(entry(metric, Value.of(c)), bool(c["white_box"])) for c in found]
         rows.append((str(defender), tuple(cells)))
     title = f"{LABELS.get(metric, metric)}, against {table['attacker']}"
-    return TransferTable(title, str(table["of"]), models, tuple(rows), metric in SHOWN)
+    return TransferTable(title, str(table["of"]), models, tuple(rows), opened)
