@@ -14,9 +14,11 @@ from tsdf_ray.game.executor import Executor, make_executor
 from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.needs import ready
+from tsdf_ray.game.networks import networks
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
-from tsdf_ray.judges import load_judge
+from tsdf_ray.generators import load_family
+from tsdf_ray.judges import attackers_judge
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
@@ -47,9 +49,9 @@ def play(
     check_new(root)
     layout = ready(game, supply_of(executor, address))
     first = load_materials(game, game.seeds[0])
-    load_judge(
-        game.judge, first.splits.evaluation.attributes
-    )  # a missing or damaged file must show before anything is written
+    # A missing or damaged file must show before anything is written.
+    attackers_judge(game.judge, load_family(game.generator).attributes)
+    networks(game.evaluation)
     run = RunDirectory.create(root, game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 

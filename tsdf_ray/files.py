@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = "TSDF_FILES"
@@ -19,3 +20,13 @@ def located(path: str | Path) -> Path:
         return given
     elsewhere = Path(folder) / given
     return elsewhere if elsewhere.exists() else given
+
+
+def labels_of(weights: Iterable[str]) -> dict[str, str]:
+    """Short names for tables, by weights: a packaged name itself, a file's stem, its folder too where stems repeat."""
+    named = dict.fromkeys(weights)
+    stems = {name: Path(name).stem if Path(name).suffix else name for name in named}
+    found = list(stems.values())
+    return {
+        name: stem if found.count(stem) == 1 else f"{Path(name).parent.name}/{stem}" for name, stem in stems.items()
+    }

@@ -45,7 +45,7 @@ def put_weights(module: nn.Module, name: str, path: Path | None) -> None:
     not floating point or of another shape than the module's.
     """
     check_at_hand(name, path)
-    tensors = _packaged(name) if path is None else _read(path)
+    tensors = _packaged(name) if path is None else read_state(path)
     where = path or FOLDER / PACKAGED[name][0]
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith("num_batches_tracked")}
     found = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
@@ -84,7 +84,11 @@ def _packaged(name: str) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A user's state dict, safetensors or torch.save's; a leading `module.` of its names is dropped.
+
+    Raises UserError: no such file, unreadable, or not a mapping of names to tensors.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such weights file")
     try:

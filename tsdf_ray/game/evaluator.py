@@ -15,12 +15,15 @@ from tsdf_ray.channels import publish
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
-from tsdf_ray.game.materials import Materials, detectors_with, family_with, further_families
+from tsdf_ray.files import labels_of
+from tsdf_ray.game.materials import Materials, detectors_with, family_with
+from tsdf_ray.game.needs import generator_weights
+from tsdf_ray.game.networks import networks
 from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
-from tsdf_ray.generators import Family, Tensors
-from tsdf_ray.judges import load_judge
+from tsdf_ray.generators import Family, Tensors, load_family
+from tsdf_ray.judges import attackers_judge, load_judge
 from tsdf_ray.metrics import Evaluator, Stage, restage
 
 
@@ -38,15 +41,16 @@ class EvaluatorRole:
         self._initial = family_with(scenario.generator, materials.generator).freeze()
         self._clean = materials.splits.evaluation.select(self._initial.attributes)
         self._evaluator = Evaluator(
-            load_judge(scenario.judge, self._clean.attributes),
+            attackers_judge(scenario.judge, self._clean.attributes),
             self._all_detectors,
             self._clean,
             self._initial,
+            **networks(scenario.evaluation),
             precision=scenario.precision,
         )
+        labels = labels_of(weights for _, weights in generator_weights(scenario))
         self._further = {
-            name: self._judged(family)
-            for name, family in further_families(scenario.evaluation.generators, self._initial.name).items()
+            labels[weights]: self._judged(load_family(weights).freeze()) for weights in scenario.evaluation.generators
         }
         shown = {name: self._all_detectors[name] for name in scenario.evaluation.detectors}
         self._samples = Samples(self._clean, scenario.evaluation.samples, shown, scenario.precision)

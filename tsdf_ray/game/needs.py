@@ -17,6 +17,8 @@ if TYPE_CHECKING:  # kept light: the list of scenarios is shown without torch
     from tsdf_ray.game.plan import Plan, Supply
     from tsdf_ray.scenario import Scenario
 
+NETWORKS = {"feature_network": "features", "identity": "identity", "lpips": "LPIPS"}
+"""Networks of the user's in `evaluation`."""
 CELEBA = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt")
 
 
@@ -53,6 +55,8 @@ def generator_weights(scenario: Scenario) -> Iterator[tuple[str, str]]:
     for name, entry in scenario.defenders.items():
         if entry.surrogate is not None:
             yield f"defenders.{name}.surrogate", entry.surrogate
+        yield from ((f"defenders.{name}.generators", weights) for weights in entry.generators)
+    yield from (("evaluation.generators", weights) for weights in scenario.evaluation.generators)
 
 
 def needs_of(scenario: Scenario) -> list[Need]:
@@ -68,6 +72,10 @@ def needs_of(scenario: Scenario) -> list[Need]:
         remedy = f"a judge's file of yours; packaged: {judges.judge.packaged_names()}"
         needs.append(Need("judge", scenario.judge, f"{Path(scenario.judge).name} (judge)", remedy))
     needs += _detectors(scenario)
+    for key, what in NETWORKS.items():
+        given = getattr(scenario.evaluation, key)
+        if given is not None:
+            needs.append(Need(f"evaluation.{key}", given, f"{Path(given).name} ({what})", "a file of yours"))
     if scenario.faces.path is not None:
         path, source = str(scenario.faces.path), scenario.faces.source
         if source == "celeba":

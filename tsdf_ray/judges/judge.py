@@ -39,17 +39,15 @@ class AttributeScores:
 class Judge(nn.Module):
     """A frozen classifier that answers in the order of `attributes`, the labels of the photos at hand.
 
-    Raises UserError when it does not know one of them.
+    It need not know all of them: `knows` says which edits it can judge.
     """
 
     def __init__(self, network: JudgeNet, attributes: tuple[str, ...] = JUDGED) -> None:
         super().__init__()
-        for name in attributes:
-            if name not in JUDGED:
-                raise UserError(f"attribute {name!r}: the judge knows {', '.join(JUDGED)} only; leave it out")
         self.attributes = attributes
         self.network = network.eval().requires_grad_(False)
-        self.register_buffer("_known_A", torch.tensor([JUDGED.index(name) for name in attributes]), persistent=False)
+        column_A = torch.tensor([JUDGED.index(name) if name in JUDGED else -1 for name in attributes])
+        self.register_buffer("_column_A", column_A, persistent=False)
 
     @property
     def digest(self) -> str:
@@ -59,8 +57,17 @@ class Judge(nn.Module):
     @torch.inference_mode()
     def predict(self, x_BCHW: torch.Tensor) -> AttributeScores:
         """Scores of photos [B, 3, H, W] in [-1, 1] of any size."""
-        logits = self.network(x_BCHW.float())
-        return AttributeScores(logits[:, : len(HAIR)].softmax(1), logits[:, len(HAIR)].sigmoid())
+        return _scores(self.network(x_BCHW.float()))
+
+    @torch.inference_mode()
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """What `verdict` and the distances of sets need of photos [B, 3, H, W] in [-1, 1]: float32 [B, 320]."""
+        return self.network.features(x_BCHW.float()).float()
+
+    def knows(self, attribute_P: torch.Tensor) -> torch.Tensor:
+        """bool [P]: can it judge edits of these attributes (int64 [P], index into `attributes`)?"""
+        known_P: torch.Tensor = torch.as_tensor(self._column_A)[attribute_P] >= 0
+        return known_P
 
     @torch.inference_mode()
     def succeeds(self, x_PCHW: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
@@ -68,13 +75,38 @@ class Judge(nn.Module):
 
         attribute_P: int64 [P], index into `attributes` of the requested edit; target_PA: [P, A], the requested labels
         (see tsdf_ray.faces.edits). A hair edit succeeds when the requested colour is the likeliest of the three, any
-        other when the attribute is present or absent as requested (METHOD section 7, edit success).
+        other when the attribute is present or absent as requested (METHOD section 7, edit success). False where it does
+        not know the attribute.
         """
-        assert target_PA.shape == (len(x_PCHW), len(self.attributes)), "one row of all labels per forgery"
-        found_PA = self.predict(x_PCHW).labels()
-        pair_P = torch.arange(len(x_PCHW), device=x_PCHW.device)
-        known_P = torch.as_tensor(self._known_A)[attribute_P]
-        return found_PA[pair_P, known_P] == (target_PA[pair_P, attribute_P] > 0.5).to(torch.uint8)
+        return self._as_asked(self.predict(x_PCHW), attribute_P, target_PA)
+
+    @torch.inference_mode()
+    def verdict(self, features_PD: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        """`succeeds` from the `features` of the forgeries: the convolutions are the dear part."""
+        return self._as_asked(_scores(self.network.head(features_PD).float()), attribute_P, target_PA)
+
+    def _as_asked(self, seen: AttributeScores, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        found_PA = seen.labels()
+        assert target_PA.shape == (len(found_PA), len(self.attributes)), "one row of all labels per forgery"
+        pair_P = torch.arange(len(found_PA), device=found_PA.device)
+        column_P = torch.as_tensor(self._column_A)[attribute_P]
+        as_asked_P = found_PA[pair_P, column_P] == (target_PA[pair_P, attribute_P] > 0.5).to(torch.uint8)
+        return as_asked_P & (column_P >= 0)
+
+
+def _scores(logits_B4: torch.Tensor) -> AttributeScores:
+    return AttributeScores(logits_B4[:, : len(HAIR)].softmax(1), logits_B4[:, len(HAIR)].sigmoid())
+
+
+def attackers_judge(name: str, attributes: tuple[str, ...]) -> Judge:
+    """As `load_judge`, for what the attackers' generator edits; raises UserError also when it can judge none of it."""
+    judge = load_judge(name, attributes)
+    if not bool(judge.knows(torch.arange(len(attributes))).any()):
+        raise UserError(
+            f"judge {name}: knows {', '.join(JUDGED)}, the generator edits {', '.join(attributes)}: no edit could be "
+            "judged; choose another generator"
+        )
+    return judge
 
 
 def save_judge(path: Path, network: JudgeNet) -> None:
@@ -88,7 +120,7 @@ def load_judge(name: str = "judge-128", attributes: tuple[str, ...] = JUDGED) ->
     """A judge by the name of packaged weights, or from a file written by `save_judge`.
 
     `attributes`: the photos' labels, in their order. Raises UserError: no such file or name, not a judge's safetensors
-    file, tensors that do not fit, a digest that does not match, an attribute that the judge does not know.
+    file, tensors that do not fit, a digest that does not match.
     """
     path = _locate(name)
     try:

@@ -41,9 +41,13 @@ class JudgeNet(nn.Module):
         self.head = nn.Sequential(nn.Dropout(0.4), nn.Linear(320, len(JUDGED)))
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(self.features(x_BCHW))
+        return logits.float()
+
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """What the last layer sees, [B, 320]: mean and maximum of 160 channels over the photo."""
         if x_BCHW.shape[-2:] != (SIZE, SIZE):
             size = (SIZE, SIZE)
             x_BCHW = F.interpolate(x_BCHW, size=size, mode="bilinear", antialias=True, align_corners=False)
         h_BCHW = self.stages(self.stem(x_BCHW))
-        logits: torch.Tensor = self.head(torch.cat([h_BCHW.mean((2, 3)), h_BCHW.amax((2, 3))], 1))
-        return logits.float()
+        return torch.cat([h_BCHW.mean((2, 3)), h_BCHW.amax((2, 3))], 1)

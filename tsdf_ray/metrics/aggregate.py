@@ -42,6 +42,8 @@ with a `reason`; a half-life that was not reached is null with `censored_above`,
 REASONS = {
     "l2_mask": "the edited region R is empty for every pair",
     "sr_mask": "the edited region R is empty for every pair",
+    "edit_success": "the judge knows none of the edits",
+    "protection": "the judge knows none of the edits",
     "duq": "the detector finds no face on the clean photos",
     "recall": "the detector finds no face on the clean photos",
     "score_change": "the detector finds no face on the clean photos",
@@ -54,6 +56,10 @@ REASONS = {
     "photos_seen": "the attacker did not retrain in this round",
 }
 """Why a metric of zero total weight is not available."""
+_SETS = {
+    "frechet_": "too few forgeries: a Fréchet distance needs two per feature of the network, and 200",
+    "kernel_": "too few forgeries: a kernel distance needs 200",
+}
 
 
 def aggregate(images: pa.Table, resamples: int, run_seed: int) -> pa.Table:
@@ -122,8 +128,7 @@ def _table(groups: Groups, seed: int | None) -> pa.Table:
     low_G, high_G = interval(groups.replicates_GR)
     known_G = np.isfinite(groups.value_G)
     reasons = [
-        None if known else REASONS.get(str(metric).removesuffix("_50").removesuffix("_initial"), "nothing to measure")
-        for metric, known in zip(groups.keys["metric"], known_G, strict=True)
+        None if known else _reason(str(metric)) for metric, known in zip(groups.keys["metric"], known_G, strict=True)
     ]
     columns = {name: groups.keys[name].tolist() for name in KEYS} | {
         "seed": [seed] * len(groups.keys),
@@ -135,6 +140,13 @@ def _table(groups: Groups, seed: int | None) -> pa.Table:
         "censored_above": [None] * len(groups.keys),
     }
     return pa.table({name: pa.array(columns[name], METRICS.field(name).type) for name in METRICS.names}, METRICS)
+
+
+def _reason(metric: str) -> str:
+    for prefix, why in _SETS.items():
+        if metric.startswith(prefix):
+            return why
+    return REASONS.get(metric.removesuffix("_50").removesuffix("_initial"), "nothing to measure")
 
 
 def _derived_table(groups: Groups, seed: int | None) -> pa.Table:

@@ -1,7 +1,8 @@
 """The evaluator: what a published photo does to forgeries, to detectors and to the eye, as rows of one form.
 
-It keeps models and caches, no results. Cached per photo set: detections on clean photos. Cached per generator: the
-forgeries of the clean photos, for G_0 and for the generator judged last (56 MB each for 288 pairs of 128 px).
+It keeps models and caches, no results. Cached per photo set: see published.py. Cached per generator: the forgeries of
+the clean photos, for G_0 and for the generator judged last (56 MB each for 288 pairs of 128 px), and what networks see
+in them.
 
 An attacker may purify photos before it forges. Then P(x) stands for the clean photo x and P(y) for the published y in
 every measure of a forgery: G(P(y), c) is compared with G(P(x), c), and the region R is where G(P(x), c) differs from
@@ -12,24 +13,23 @@ published.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, detect_all, prepare
 from tsdf_ray.attackers.retrain import Retrained
-from tsdf_ray.detectors.base import Boxes, Detector
+from tsdf_ray.detectors.base import Detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces.edits import all_edits
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
-from tsdf_ray.metrics.detection import FLOOR, detection_measures, paired_iou
-from tsdf_ray.metrics.forgery import Judge, hair_edits, identity_error
+from tsdf_ray.metrics.forgery import Embedder, Judge, Perceptual, hair_edits, identity_error
 from tsdf_ray.metrics.interruption import interruption_measures, l2_mask, protected, region
-from tsdf_ray.metrics.rows import ROWS, Array, Stage, make_rows, restage
+from tsdf_ray.metrics.published import PublishedEvaluator
+from tsdf_ray.metrics.rows import Array, Stage, make_rows, restage
+from tsdf_ray.metrics.seen import SETS, Sight, identity_measures
 from tsdf_ray.metrics.visibility import psnr, similarity_measures, ssim
 
 DECAY_METRICS = (
@@ -43,17 +43,15 @@ DECAY_METRICS = (
     "sr_mask_initial",
     "protection",
 )
-"""What phases `later` and `decay` measure; the others also compare the forgeries' pictures (PSNR, SSIM)."""
-
-T = TypeVar("T")
-K = TypeVar("K")
+"""What phases `later` and `decay` measure; the others also compare the forgeries' pictures (PSNR, SSIM, identity)."""
 
 
-class Evaluator:
-    """Judges forgeries of one set of evaluation photos.
+class Evaluator(PublishedEvaluator):
+    """Judges forgeries of one set of evaluation photos, and what is published of it (published.py).
 
     `photos` are the clean ones; `initial` is G_0, frozen; `precision` bfloat16 runs generator passes under autocast;
-    `batch` (photo, edit) pairs at a time; judge and generators are on `device`.
+    `batch` (photo, edit) pairs at a time; judge and generators are on `device`. Sets of forgeries are compared by the
+    vectors of `features`, by default of the judge; identities by those of `identity`, if given.
     """
 
     def __init__(
@@ -63,28 +61,28 @@ class Evaluator:
         photos: FaceSet,
         initial: Family,
         *,
+        features: Embedder | None = None,
+        identity: Embedder | None = None,
+        lpips: Perceptual | None = None,
         precision: str = "float32",
         batch: int = 32,
         device: str = "cpu",
     ) -> None:
         assert photos.attributes == initial.attributes, "photos and generator must have the same labels"
-        self._device = torch.device(device)
+        super().__init__(detectors, photos, lpips=lpips, batch=batch, device=device)
         self._judge = judge
-        self._detectors = detectors
-        self._photos = photos
+        self._sight = Sight(judge, features, identity)
         self._autocast = precision == "bfloat16"
-        self._batch = batch
         self._edits = all_edits(photos.labels(), photos.attributes)
         self._target_PA = self._edits.target_PA.to(self._device)
         self._attribute_P = self._edits.attribute_P.to(self._device)
         self._pair_photos = [photos.ids[p] for p in self._edits.photo_P.tolist()]
         self._pair_edits = [photos.attributes[a] for a in self._edits.attribute_P.tolist()]
+        self._judged_P = judge.knows(self._attribute_P).cpu().numpy()
         self.initial = initial
         """G_0, frozen."""
         self._initial_digest = _digest(initial)
         self._clean: dict[tuple[str, str], list[torch.Tensor]] = {}
-        self._boxes: dict[tuple[str, str], list[Boxes]] = {}
-        self._clean_prepared: dict[tuple[str, str], Prepared] = {}
 
     def forgery_rows(
         self, stage: Stage, generator: Family, published: FaceSet, clean: FaceSet | None = None
@@ -93,28 +91,37 @@ class Evaluator:
 
         edit_success (judge), hair_edit_success, l2_mask and sr_mask (reference: the clean forgery by `generator`),
         l2_mask_initial and sr_mask_initial (reference: by G_0), protection, and except in the phases later and decay
-        forgery_psnr and forgery_ssim against the clean forgery. Both sets as the generator gets them: of an attacker
-        that purifies, P(y) as `published` and P(x) as `clean` (default: x itself), see above. Pass the clean ones twice
-        for the unprotected reference.
+        forgery_psnr and forgery_ssim against the clean forgery; with an identity network identity_similarity to the
+        clean photo and identity_similarity_clean to the clean forgery. Before and after retraining also, per photo,
+        frechet_NAME and kernel_NAME: how far the set is from the clean forgeries (sets.py).
+
+        Both sets as the generator gets them: of an attacker that purifies, P(y) as `published` and P(x) as `clean`
+        (default: x itself), see above. Pass the clean ones twice for the unprotected reference.
         """
         clean = clean or self._photos
         for photos in (published, clean):
             assert photos.ids == self._photos.ids, "photos must be the evaluation photos, in order"
         references = self._clean_forgeries(generator, clean), self._clean_forgeries(self.initial, clean)
         clean_images = clean.images().to(self._device)
-        images = clean_images if published.digest == clean.digest else published.images().to(self._device)
+        unprotected = published.digest == clean.digest
+        images = clean_images if unprotected else published.images().to(self._device)
         pictures = stage.phase not in {"later", "decay"}
+        kinds, key = self._sight.kinds(stage.phase, pictures), (_digest(generator), clean.digest)
+
+        def twins(kind: str) -> torch.Tensor:
+            return self._sight.see_clean(kind, key, references[0])
+
         parts: dict[str, list[np.ndarray]] = {}
+        seen: dict[str, list[torch.Tensor]] = {kind: [] for kind in kinds}
         with torch.inference_mode():
             for chunk, clean_PCHW, initial_PCHW in zip(self._chunks(len(self._edits)), *references, strict=True):
                 photo_P, target_PA = self._edits.photo_P[chunk], self._target_PA[chunk]
-                x_PCHW = clean_images[photo_P]
-                if images is clean_images:
-                    forged_PCHW = clean_PCHW
-                else:
+                x_PCHW, forged_PCHW = clean_images[photo_P], clean_PCHW
+                if not unprotected:
                     forged_PCHW = self._edit(generator, images[photo_P], target_PA)
+                    for kind, vectors in seen.items():
+                        vectors.append(self._sight.see(kind, forged_PCHW))
                 found = {
-                    "success": self._judge.succeeds(forged_PCHW, self._attribute_P[chunk], target_PA),
                     "l2": l2_mask(region(x_PCHW, clean_PCHW), clean_PCHW, forged_PCHW),
                     "l2_initial": l2_mask(region(x_PCHW, initial_PCHW), initial_PCHW, forged_PCHW),
                 }
@@ -122,14 +129,24 @@ class Evaluator:
                     found |= {"psnr": psnr(clean_PCHW, forged_PCHW), "ssim": ssim(clean_PCHW, forged_PCHW)}
                 for name, value in found.items():
                     parts.setdefault(name, []).append(value.cpu().numpy())
+            forged = {kind: twins(kind) if unprotected else torch.cat(vectors) for kind, vectors in seen.items()}
+            success_P = self._judge.verdict(forged["judge"], self._attribute_P, self._target_PA).cpu().numpy()
         whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
-        success_P = whole["success"].astype(np.bool_)
-        measures: dict[str, Array | tuple[Array, Array]] = {"edit_success": success_P}
+        # An edit that the judge does not know has weight 0.
+        judged_P = self._judged_P.astype(np.float64)
+        measures: dict[str, Array | tuple[Array, Array]] = {"edit_success": (success_P * judged_P, judged_P)}
         measures |= interruption_measures(whole["l2"])
         measures |= interruption_measures(whole["l2_initial"], "_initial")
-        measures["protection"] = protected(success_P, whole["l2"])
+        measures["protection"] = (protected(success_P, whole["l2"]) * judged_P, judged_P)
         if pictures:
             measures |= similarity_measures(whole["psnr"], whole["ssim"], "forgery_")
+        if "identity" in forged:
+            faces = [clean_images[chunk] for chunk in self._chunks(len(clean_images))]
+            person_BD = self._sight.see_clean("identity", ("", clean.digest), faces)
+            measures |= identity_measures(forged["identity"], person_BD[self._edits.photo_P], twins("identity"))
+        sets = {}
+        if stage.phase in SETS:
+            sets = self._sight.set_measures(forged, twins, self._edits.photo_P, len(clean))
         hair = hair_edits(self._pair_edits)
         model = stage.model or generator.name
         return pa.concat_tables(
@@ -138,10 +155,11 @@ class Evaluator:
                 make_rows(
                     stage,
                     [self._pair_photos[p] for p in hair],
-                    {"hair_edit_success": success_P[hair]},
+                    {"hair_edit_success": (success_P[hair] * judged_P[hair], judged_P[hair])},
                     [self._pair_edits[p] for p in hair],
                     model=model,
                 ),
+                make_rows(stage, clean.ids, sets, model=model),
             ]
         )
 
@@ -196,54 +214,6 @@ class Evaluator:
             tables.append(make_rows(stage, [""], steps, model=stage.model or generator.name))
         return pa.concat_tables(tables)
 
-    def detection_rows(self, stage: Stage, published: FaceSet) -> pa.Table:
-        """Boxes of every detector on the published photos against its own on the clean ones; column model names it."""
-        tables = [ROWS.empty_table()]
-        for name in self._detectors:
-            clean = self._clean_boxes(name)
-            found = detect_all(self._detectors[name], published.pixels_BCHW, FLOOR)
-            tables.append(make_rows(stage, published.ids, detection_measures(clean, found), model=name))
-        return pa.concat_tables(tables)
-
-    def visibility_rows(self, stage: Stage, published: FaceSet) -> pa.Table:
-        """psnr and ssim of the published photos against the clean ones."""
-        values: list[tuple[np.ndarray, np.ndarray]] = []
-        with torch.inference_mode():
-            clean_images, images = (photos.images().to(self._device) for photos in (self._photos, published))
-            for chunk in self._chunks(len(self._photos)):
-                x, y = clean_images[chunk], images[chunk]
-                values.append((psnr(x, y).cpu().numpy(), ssim(x, y).cpu().numpy()))
-        psnr_B, ssim_B = (np.concatenate(part) for part in zip(*values, strict=True))
-        return make_rows(stage, published.ids, similarity_measures(psnr_B, ssim_B))
-
-    def preparation_rows(self, stage: Stage, config: PrepareConfig, prepared: Prepared, clean: FaceSet) -> pa.Table:
-        """What the attacker could use of the photos it collected; `clean` are the same photos without protection.
-
-        yield (usable or not), face_found, box_reused (with known_boxes), and crop_iou of its boxes (reused ones too)
-        with those the same preparation has on the clean photos (where both have one). The detectors that `config` names
-        must be among the evaluator's.
-        """
-        assert len(prepared.has_box_N) == len(clean), "prepared and clean photos must be the same collection"
-        key = (clean.digest, config.model_dump_json())
-        reference = _remember(self._clean_prepared, key, 2, lambda: prepare(config, self._detectors, clean))
-        usable_N = np.zeros(len(clean), dtype=np.bool_)
-        usable_N[prepared.used_U] = True
-        both_N = prepared.has_box_N & reference.has_box_N & usable_N
-        overlap_N = np.where(both_N, paired_iou(prepared.boxes_N4, reference.boxes_N4), 0.0)
-        measures: dict[str, Array | tuple[Array, Array]] = {
-            "yield": usable_N,
-            "crop_iou": (overlap_N, both_N.astype(np.float64)),
-        }
-        if config.detectors:
-            measures["face_found"] = prepared.found_N
-        if config.known_boxes:
-            measures["box_reused"] = prepared.has_box_N & ~prepared.found_N
-        model = stage.model or "+".join(config.detectors)
-        return make_rows(stage, clean.ids, measures, split="attacker", model=model)
-
-    def _chunks(self, count: int) -> list[slice]:
-        return [slice(start, start + self._batch) for start in range(0, count, self._batch)]
-
     def _edit(self, generator: Family, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
             # A forgery is a picture: some families' last layer is not bounded.
@@ -266,24 +236,6 @@ class Evaluator:
             }
             self._clean[key] = forged
         return self._clean[key]
-
-    def _clean_boxes(self, name: str) -> list[Boxes]:
-        key = (name, self._photos.digest)
-        return _remember(
-            self._boxes,
-            key,
-            len(self._detectors),
-            lambda: detect_all(self._detectors[name], self._photos.pixels_BCHW, FLOOR),
-        )
-
-
-def _remember(cache: dict[K, T], key: K, size: int, make: Callable[[], T]) -> T:
-    """The value of `key`, made when missing; the oldest of more than `size` entries goes."""
-    if key not in cache:
-        while len(cache) >= size:
-            cache.pop(next(iter(cache)))
-        cache[key] = make()
-    return cache[key]
 
 
 def _digest(generator: Family) -> str:

@@ -27,6 +27,14 @@ WHERE = {
     "ssim": ("visibility", "ssim"),
 }
 
+OPTIONAL = {
+    "lpips": ("visibility", "lpips"),
+    "identity_similarity": ("after", "identity_similarity"),
+    "identity_similarity_clean": ("after", "identity_similarity_clean"),
+}
+"""In the summary where their networks were given. So are the distances of sets, frechet_NAME and kernel_NAME, after
+retraining; which stand there always, under the name of their network."""
+
 
 class Race(Protocol):
     """What is needed of the scenario."""
@@ -56,6 +64,10 @@ def summarise(metrics: pa.Table, scenario: Race) -> dict[str, dict[str, Any]]:
         found = cells[pair]
         rounds = range(1, scenario.rounds + 1)
         entry: dict[str, Any] = {name: _series(found.get((*where, ""), {}), rounds) for name, where in WHERE.items()}
+        more = [(name, ("after", name)) for phase, name, model in found if phase == "after" and not model]
+        more = [(name, where) for name, where in more if name.startswith(("frechet_", "kernel_"))]
+        more += [item for item in OPTIONAL.items() if (*item[1], "") in found]
+        entry |= {name: _series(found[(*where, "")], rounds) for name, where in more}
         detectors = [model for phase, metric, model in found if (phase, metric) == ("detection", "duq") and model]
         entry["duq"] = {model: _series(found["detection", "duq", model], rounds) for model in detectors}
         summary["/".join(pair)] = entry

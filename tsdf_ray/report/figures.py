@@ -21,6 +21,7 @@ from tsdf_ray.report.charts import (
     percent_axis,
 )
 from tsdf_ray.report.data import MISSING, Run
+from tsdf_ray.report.doses import contamination_chart
 from tsdf_ray.report.grids import detection, persistence
 
 REFERENCES = {"none": ("unprotected", (0, ())), "noise": ("noise", (0, (2, 2)))}
@@ -35,6 +36,7 @@ def all_charts(run: Run) -> dict[str, Chart]:
         decay(run, "sr_mask", "Distorted forgeries (SR_mask) while the attacker retrains"),
         decay(run, "edit_success", "Successful edits while the attacker retrains"),
         persistence(run),
+        contamination_chart(run),
         over_rounds(run, "yield", "yield", "Photos the attacker could use"),
         detection(run),
     ]

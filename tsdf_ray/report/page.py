@@ -16,6 +16,7 @@ from tsdf_ray.report.data import Key, Run, Value
 from tsdf_ray.report.figures import all_charts
 from tsdf_ray.report.pictures import pair_strips
 from tsdf_ray.report.tables import duration, facts, failures, pair_table, pauses, phases, skipped
+from tsdf_ray.report.transfers import transfer_tables
 from tsdf_ray.store.atomic import whole_file, write_text
 
 
@@ -66,6 +67,7 @@ def render(run: Run, charts: dict[str, Chart]) -> str:
             d: [s for a in run.attackers if (d, a) in run.pairs and (s := pair_strips(run, (d, a)))]
             for d in run.defenders
         },
+        transfers=transfer_tables(run),
         tables=[(pair, pair_table(run, pair)) for pair in run.pairs],
         facts=facts(run),
         phases=phases(run),

@@ -23,9 +23,15 @@ METRICS = {
     "yield": "Yield: photos the attacker could use",
     "psnr": "PSNR of the published photo, dB",
     "ssim": "SSIM of the published photo",
+    "lpips": "LPIPS of the published photo",
+    "identity_similarity": "Identity: forgery and photo, cosine",
+    "identity_similarity_clean": "Identity: forgery and unprotected forgery, cosine",
 }
-_PLAIN = {"half_life": 0, "psnr": 1, "ssim": 2, "duq": 2, "persistence": 2}
+_PLAIN = {"half_life": 0, "psnr": 1, "ssim": 2, "duq": 2, "persistence": 2, "l2_mask": 3, "lpips": 3}
+_PLAIN |= {"identity_similarity": 2, "identity_similarity_clean": 2}
 """Metrics that are no shares, and their decimals."""
+_SETS = {"frechet": "Fréchet", "kernel": "Kernel"}
+"""Distances of sets of forgeries, by how their names begin; what follows is the network of the features."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +60,18 @@ def pair_table(run: Run, pair: Key) -> tuple[Line, ...]:
     for name in [*METRICS, *more]:
         values = run.over_rounds(pair, name)
         if values:
-            lines.append(Line(METRICS.get(name, name), tuple(entry(name, v) for v in values)))
+            lines.append(Line(_label(name), tuple(entry(name, v) for v in values)))
     for detector, values in run.duq(pair).items():
         kind = "white-box" if run.white_box(pair[0], detector) else "held-out"
         lines.append(Line(f"DUQ, {detector} ({kind})", tuple(entry("duq", v) for v in values)))
     return tuple(lines)
+
+
+def _label(metric: str) -> str:
+    kind, _, network = metric.partition("_")
+    if kind in _SETS:
+        return f"{_SETS[kind]} distance of forgeries to unprotected ones, by features of {network}"
+    return METRICS.get(metric, metric)
 
 
 def _is_series(values: Any) -> bool:
@@ -67,7 +80,7 @@ def _is_series(values: Any) -> bool:
 
 def entry(metric: str, value: Value) -> Entry:
     """A value as text: shares in per cent, others with their decimals, a missing one with its reason."""
-    decimals = _PLAIN.get(metric)
+    decimals = 3 if metric.partition("_")[0] in _SETS else _PLAIN.get(metric)
 
     def text(number: float) -> str:
         shown = f"{100 * number:.0f}" if decimals is None else f"{number:.{decimals}f}"

@@ -149,6 +149,19 @@ class Evaluation(Strict):
     )
     resamples: int = Field(1000, ge=100, le=100_000, description="bootstrap resamples of every interval")
     samples: int = Field(4, ge=1, le=32, description="photos shown in the report")
+    feature_network: str | None = Field(
+        None,
+        description="TorchScript file whose features compare sets of forgeries (an Inception for FID, KID); it takes "
+        "float32 [B, 3, S, S] in [-1, 1], RGB, and gives [B, D]; default: the judge's features",
+    )
+    feature_side: int = Field(299, ge=8, le=2048, description="S of the feature network, in pixels")
+    identity: str | None = Field(
+        None, description="TorchScript file of a face recognition network, same input: identity of forgery and photo"
+    )
+    identity_side: int = Field(112, ge=8, le=2048, description="S of the identity network, in pixels")
+    lpips: str | None = Field(
+        None, description="torchvision's alexnet-owt-7be5be79.pth: LPIPS of published against clean photos"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Evaluation:
@@ -159,6 +172,9 @@ class Evaluation(Strict):
                 raise PydanticCustomError(
                     "reference", "unknown name {name}; valid names: none, noise", {"name": name, "path": ["references"]}
                 )
+        if self.feature_network is not None and Path(self.feature_network).stem == "judge":
+            text = "its metrics would be called as the judge's own; rename the file"
+            raise PydanticCustomError("network", "{text}", {"text": text, "path": ["feature_network"]})
         if list(self.decay) != sorted(set(self.decay)) or self.decay[:1] != (0.0,) or self.decay[-1] != 1.0:
             raise PydanticCustomError("decay", "must rise from 0 to 1", {"path": ["decay"]})
         return self

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tsdf_ray.metrics import aggregate, summarise
+from tsdf_ray.metrics.transfer import transfer
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import whole_file, write_json, write_table
 from tsdf_ray.store.manifest import Manifest
@@ -30,7 +31,9 @@ def finish_run(run: RunDirectory, scenario: Scenario, manifest: Manifest, status
         metrics = None
     head = {"schema": 1, "scenario": scenario.name, "status": status, "seconds": round(seconds, 1)}
     head |= {"seeds": list(scenario.seeds), "failed": run.info().get("failed", {})}
-    write_json(run.root / "summary.json", head | {"pairs": summarise(metrics, scenario) if metrics is not None else {}})
+    pairs = summarise(metrics, scenario) if metrics is not None else {}
+    tables_between = transfer(metrics, scenario.model_dump(mode="json")) if metrics is not None else []
+    write_json(run.root / "summary.json", head | {"pairs": pairs, "transfer": tables_between})
     run.update(status=status, seconds=seconds)
 
 

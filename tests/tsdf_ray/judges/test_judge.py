@@ -19,7 +19,7 @@ from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.edits import all_edits
 from tsdf_ray.faces.sample import SAMPLE
-from tsdf_ray.judges import JUDGED, AttributeScores, Judge, JudgeNet, load_judge, save_judge
+from tsdf_ray.judges import JUDGED, AttributeScores, Judge, JudgeNet, attackers_judge, load_judge, save_judge
 from tsdf_ray.judges.judge import PACKAGED
 
 CARD = json.loads((PACKAGED / "judge-128.json").read_text())
@@ -185,3 +185,16 @@ def test_no_player_reaches_the_judge() -> None:
     assert "tsdf_ray.faces.faceset" in reached, "the walk follows imports"
     assert not [name for name in reached if name.startswith("tsdf_ray.judges")]
     assert "tsdf_ray.judges" in imported(modules["tsdf_ray.game.evaluator"]), "the evaluator alone loads it"
+
+
+def test_it_says_which_edits_it_cannot_judge() -> None:
+    judge = Judge(Painted(), ("Young", "Male"))
+    assert judge.knows(torch.tensor([0, 1, 0])).tolist() == [False, True, False]
+    seen, target_PA = painted((0.9, 0.1, 0.1, 0.5), (0.9, 0.1, 0.1, 0.5)), torch.tensor([[1.0, 1.0], [1.0, 1.0]])
+    assert judge.succeeds(seen, torch.tensor([0, 1]), target_PA).tolist() == [False, True]
+
+
+def test_an_attackers_generator_that_cannot_be_judged_is_refused() -> None:
+    assert attackers_judge("judge-128", ("Young", "Male")).attributes == ("Young", "Male")
+    with pytest.raises(UserError, match="judge judge-128: knows Black_Hair.*the generator edits Eyeglasses"):
+        attackers_judge("judge-128", ("Eyeglasses",))

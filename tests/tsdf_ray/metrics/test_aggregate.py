@@ -274,3 +274,21 @@ def test_the_summary_has_a_cell_per_round() -> None:
     }
     assert entry["half_life"][0]["censored_above"] == 100.0
     assert entry["psnr"] == [None, None]
+    assert not {"lpips", "identity_similarity"} & set(entry)
+
+
+def test_the_summary_names_distances_and_what_a_networks_file_measured() -> None:
+    none = np.zeros(9)
+    rows = [
+        measured({"kernel_net": np.ones(9), "identity_similarity": np.full(9, 0.5)}, Stage(1, 0, "before", model="G")),
+        measured({"kernel_net": np.full(9, 2.0), "frechet_net": (none, none)}, Stage(1, 1, "after", model="G")),
+        measured({"identity_similarity": np.full(9, 0.25)}, Stage(1, 1, "after", model="G")),
+        measured({"identity_similarity": np.full(9, 0.75)}, Stage(1, 1, "reference", model="none")),
+        measured({"lpips": np.full(9, 0.125)}, Stage(1, 1, "visibility")),
+    ]
+    entry = summarise(aggregate(pa.concat_tables(rows), 100, 0), Race([("d", "a")], 2))["d/a"]
+    assert entry["kernel_net"] == [{"value": 2.0, "low": 2.0, "high": 2.0, "n": 9}, None]
+    assert entry["frechet_net"][0]["value"] is None
+    assert "two per feature" in entry["frechet_net"][0]["reason"]
+    assert [entry[name][0]["value"] for name in ("identity_similarity", "lpips")] == [0.25, 0.125]
+    assert "identity_similarity_clean" not in entry

@@ -38,10 +38,16 @@ class Asked:
     def __init__(self) -> None:
         self.attributes: list[int] = []
 
-    def succeeds(self, x_PCHW: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
-        assert (target_PA[torch.arange(len(x_PCHW)), attribute_P] >= 0).all()
+    def features(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        return x_BCHW.mean((2, 3))
+
+    def knows(self, attribute_P: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(attribute_P, dtype=torch.bool)
+
+    def verdict(self, features_PD: torch.Tensor, attribute_P: torch.Tensor, target_PA: torch.Tensor) -> torch.Tensor:
+        assert (target_PA[torch.arange(len(features_PD)), attribute_P] >= 0).all()
         self.attributes += attribute_P.tolist()
-        return x_PCHW.mean((1, 2, 3)) < -0.3
+        return features_PD.mean(1) < -0.3
 
 
 def evaluator(initial: Family | None = None, batch: int = 5, judge: Any = None) -> Evaluator:
@@ -171,6 +177,70 @@ def test_other_photos_are_refused() -> None:
         evaluator().forgery_rows(BEFORE, LinearFamily(), PHOTOS.take([1, 0, 2, 3, 4, 5]))
 
 
+class Colour:
+    """Sees the mean colour: a network of three numbers; counts its photos."""
+
+    name = "colour"
+
+    def __init__(self) -> None:
+        self.photos = 0
+
+    def embed(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        self.photos += len(x_BCHW)
+        return x_BCHW.mean((2, 3))
+
+
+def test_sets_are_compared_before_and_after_by_the_network_given() -> None:
+    photos = dark_photos_with_a_bright_cell(80)
+    colour, edits = Colour(), all_edits(photos.labels(), photos.attributes)
+    assert len(edits) >= 200
+    family = LinearFamily().freeze()
+    judge = Evaluator(Asked(), {}, photos, family, features=colour)
+    rows = judge.forgery_rows(BEFORE, family, shifted(photos, 51))
+    assert colour.photos == 2 * len(edits)
+    # G adds the same to every pixel, so all colours move by .4 and nothing else: .4^2 per channel.
+    found = values(rows, "frechet_colour")
+    assert found.mean() == pytest.approx(3 * 0.16, abs=1e-5)
+    assert [row["photo"] for row in rows.to_pylist() if row["metric"] == "frechet_colour"] == list(photos.ids)
+    assert (values(judge.forgery_rows(BEFORE, family, photos), "kernel_colour") == 0).all()
+    assert colour.photos == 2 * len(edits)  # clean forgeries are seen once
+    names = {name for name in rows["metric"].to_pylist() if name.startswith(("frechet_", "kernel_"))}
+    assert names == {"frechet_colour", "kernel_colour"}
+    for phase in ("later", "decay", "reference"):
+        rows = judge.forgery_rows(Stage(1, 1, phase), family, shifted(photos, 51))
+        assert not names & set(rows["metric"].to_pylist())
+    assert colour.photos == 2 * len(edits)
+    # Without a network it is the judge's; six photos are too few for a number.
+    small = evaluator().forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 51)).to_pylist()
+    assert {row["weight"] for row in small if row["metric"] in {"frechet_judge", "kernel_judge"}} == {0.0}
+
+
+def test_identity_is_compared_with_the_photo_and_with_the_unprotected_forgery() -> None:
+    colour = Colour()
+    judge = Evaluator(Asked(), {}, PHOTOS, LinearFamily().freeze(), identity=colour)
+    generator = LinearFamily((1.0, 1.0, -1.0)).freeze()
+    rows = judge.forgery_rows(BEFORE, generator, shifted(PHOTOS, 51))
+    edits = all_edits(PHOTOS.labels(), PHOTOS.attributes)
+    gain, added = torch.tensor([1.0, 1.0, -1.0])[:, None, None], 0.1 * edits.target_PA.sum(1)[:, None, None, None]
+
+    def forged(photos: FaceSet) -> np.ndarray:
+        means = (gain * photos.images()[edits.photo_P] + added).clamp(-1, 1).mean((2, 3))
+        return (means / means.norm(dim=1, keepdim=True)).numpy()
+
+    person = PHOTOS.images()[edits.photo_P].mean((2, 3)).numpy()
+    person = person / np.linalg.norm(person, axis=1, keepdims=True)
+    made, twin = forged(shifted(PHOTOS, 51)), forged(PHOTOS)
+    np.testing.assert_allclose(values(rows, "identity_similarity"), (made * person).sum(1), atol=1e-5)
+    np.testing.assert_allclose(values(rows, "identity_similarity_clean"), (made * twin).sum(1), atol=1e-5)
+    assert values(rows, "identity_similarity").std() > 0.01
+    reference = judge.clean_rows(Stage(0, 0, "reference", model="none"), generator)
+    np.testing.assert_allclose(values(reference, "identity_similarity_clean"), 1, atol=1e-6)
+    np.testing.assert_allclose(values(reference, "identity_similarity"), (twin * person).sum(1), atol=1e-5)
+    assert colour.photos == len(PHOTOS) + 2 * len(edits)
+    later = judge.forgery_rows(Stage(1, 2, "later"), generator, shifted(PHOTOS, 51))
+    assert "identity_similarity" not in set(later["metric"].to_pylist())
+
+
 def test_untouched_photos_and_hidden_faces() -> None:
     judge, stage = evaluator(), Stage(1, 1, "detection")
     same = judge.detection_rows(stage, PHOTOS)
@@ -185,9 +255,20 @@ def test_untouched_photos_and_hidden_faces() -> None:
     np.testing.assert_allclose(values(dark, "score_change"), -clean, atol=1e-6)
 
 
+class Brighter:
+    """In the place of LPIPS: how much brighter the published photo is."""
+
+    def distance(self, a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
+        return (b_BCHW - a_BCHW).mean((1, 2, 3)).double()
+
+
 def test_visibility_of_a_known_shift() -> None:
     rows = evaluator().visibility_rows(Stage(1, 1, "visibility"), shifted(PHOTOS, 10))
     np.testing.assert_allclose(values(rows, "psnr"), 20 * np.log10(255 / 10), atol=1e-3)
+    assert "lpips" not in set(rows["metric"].to_pylist())
+    seen = Evaluator(Asked(), {}, PHOTOS, LinearFamily().freeze(), lpips=Brighter(), batch=4)
+    rows = seen.visibility_rows(Stage(1, 1, "visibility"), shifted(PHOTOS, 10))
+    np.testing.assert_allclose(values(rows, "lpips"), 10 / 127.5, atol=1e-6)
     same = evaluator().visibility_rows(Stage(1, 1, "visibility"), PHOTOS)
     assert len(values(same, "psnr")) == 0
     np.testing.assert_allclose(values(same, "ssim"), 1, atol=1e-6)

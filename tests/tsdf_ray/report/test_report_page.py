@@ -13,16 +13,19 @@ from typing import Any
 import pytest
 import yaml
 from fake_run import DEFENDERS, make_run, png_size
+from matplotlib.figure import Figure
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.report import write_report
 from tsdf_ray.report.charts import _VARIABLES, end_labels, themed
 from tsdf_ray.report.data import Run, Value
+from tsdf_ray.report.doses import TITLES
 from tsdf_ray.report.figures import all_charts
 from tsdf_ray.report.grids import matrix
 from tsdf_ray.report.page import render
 from tsdf_ray.report.pictures import pair_strips
 from tsdf_ray.report.tables import duration, entry, phases
+from tsdf_ray.report.transfers import transfer_tables
 
 FIGURES = ("edit_success", "protection", "decay_sr_mask", "decay_edit_success", "persistence", "yield", "duq")
 
@@ -154,6 +157,58 @@ def test_matrix_has_each_w_against_the_generators_from_its_round_on(fake_run: Pa
     assert set(cells) == {(1, 0), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3), (3, 2), (3, 3)}
     assert all(value.known for value in cells.values())
     assert cells[3, 3] == run.row(("found", "mtcnn"), 3, 3, "after", "protection")
+
+
+def test_transfer_tables_mark_what_the_defender_knows(run_copy: Path) -> None:
+    def cell(value: float | None, white_box: bool, **more: Any) -> dict[str, Any]:
+        return {"value": value, "low": 0.71, "high": 0.79, "n": 31, "white_box": white_box, **more}
+
+    detectors = {
+        "found": {"round": 3, "cells": {"retinaface": cell(0.75, False)}},
+        "tsdf": {"round": 3, "cells": {"retinaface": cell(0.02, True), "<b>": cell(None, False, reason="no face")}},
+    }
+    head = {"of": "detectors", "attacker": "mtcnn", "models": ["retinaface", "<b>"], "rows": detectors}
+    held_out = {"of": "generators", "metric": "protection", "attacker": "mtcnn", "models": ["hisd"], "rows": {}}
+    assert "On other models" not in _text(run_copy)
+    tables = [{**head, "metric": "duq"}, {**head, "metric": "recall"}, held_out]
+    _change(run_copy / "summary.json", transfer=tables)
+    found = transfer_tables(Run.load(run_copy))
+    assert [(table.of, table.open) for table in found] == [
+        ("detectors", True),
+        ("detectors", False),
+        ("generators", True),
+    ]
+    rows = dict(found[0].rows)
+    known, missing = rows["tsdf"]
+    assert known is not None
+    assert missing is not None
+    assert (known.entry.main, known.white_box, missing.entry.reason) == ("0.02", True, "no face")
+    assert rows["found"][1] is None
+    assert dict(found[1].rows)["found"][0].entry.main == "75\u00a0%"  # type: ignore[union-attr]
+    text = _text(run_copy)
+    assert "On other models" in text
+    assert text.count('class="white"') == 2  # in both detector tables
+    assert "<b></th>" not in text
+    assert "&lt;b&gt;</th>" in text
+
+
+def test_contamination_is_drawn_for_attackers_that_differ_in_the_share_alone(run_copy: Path) -> None:
+    run = Run.load(run_copy)
+    assert "contamination" not in all_charts(run)
+    one = run.scenario["attackers"]["retinaface"]
+    scenario = {**run.scenario, "attackers": {"retinaface": one, "mtcnn": one | {"collect": {"protected": 0.25}}}}
+    (run_copy / "scenario.yaml").write_text(yaml.safe_dump(scenario))
+    changed = Run.load(run_copy)
+    chart = all_charts(changed)["contamination"]
+    assert [panel.title for panel in chart.panels] == list(TITLES.values())
+    figure = Figure()
+    chart.panels[0].draw(axes := figure.add_subplot())
+    lines = [line for line in axes.get_lines() if line.get_marker() not in {"", "None"}]
+    drawn = {(round(x * 4) / 4, round(y, 9)) for line in lines for x, y in zip(*line.get_data(), strict=True)}
+    shares = {"mtcnn": 0.25, "retinaface": 1.0}
+    wanted = {(shares[a], round(changed.last((d, a)).value or -1, 9)) for d, a in changed.pairs}
+    assert drawn == wanted
+    assert len(wanted) == 4
 
 
 @pytest.mark.parametrize("missing", ["samples", "events.jsonl", "manifest.jsonl", "tables/images.parquet"])

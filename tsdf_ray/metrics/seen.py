@@ -1,0 +1,60 @@
+"""What networks see in forgeries: the judge, the features of set distances, identity. Clean forgeries are seen once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from tsdf_ray.metrics.forgery import Embedder, Judge, similarity
+from tsdf_ray.metrics.published import remember
+from tsdf_ray.metrics.rows import Array
+from tsdf_ray.metrics.sets import set_measures
+
+SETS = ("before", "after")
+"""Phases that compare whole sets of forgeries."""
+_KEPT = 8
+"""Remembered sights: three networks on the clean forgeries of two generators, identity on the clean photos."""
+
+
+class Sight:
+    """Vectors of forgeries by kind: `judge`, and `features` and `identity` where the user gives such networks."""
+
+    def __init__(self, judge: Judge, features: Embedder | None, identity: Embedder | None) -> None:
+        self._see: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"judge": judge.features}
+        for kind, given in (("features", features), ("identity", identity)):
+            if given is not None:
+                self._see[kind] = given.embed
+        self._sets_by, self._sets_name = ("judge", "judge") if features is None else ("features", features.name)
+        self._clean: dict[tuple[str, str, str], torch.Tensor] = {}
+
+    def kinds(self, phase: str, pictures: bool) -> list[str]:
+        """What a phase needs of its forgeries; `pictures`: does it look at more than the edit?"""
+        wanted = {"judge": True, "features": phase in SETS, "identity": pictures}
+        return [kind for kind in self._see if wanted[kind]]
+
+    def see(self, kind: str, x_BCHW: torch.Tensor) -> torch.Tensor:
+        """Float32 [B, D] of pictures [B, 3, H, W] in [-1, 1]."""
+        return self._see[kind](x_BCHW)
+
+    def see_clean(self, kind: str, key: tuple[str, str], chunks: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The same of clean forgeries or photos, named by digests of generator and photos: [P, D], remembered."""
+        return remember(
+            self._clean, (kind, *key), _KEPT, lambda: torch.cat([self.see(kind, x_BCHW) for x_BCHW in chunks])
+        )
+
+    def set_measures(
+        self, forged: dict[str, torch.Tensor], twins: Callable[[str], torch.Tensor], photo_P: torch.Tensor, photos: int
+    ) -> dict[str, tuple[Array, Array]]:
+        """frechet_NAME and kernel_NAME per photo: `forged` vectors by kind against those of the clean `twins`."""
+        forged_PD, clean_PD = (of.cpu().numpy() for of in (forged[self._sets_by], twins(self._sets_by)))
+        return set_measures(self._sets_name, forged_PD, clean_PD, photo_P.cpu().numpy(), photos)
+
+
+def identity_measures(forged_PD: torch.Tensor, person_PD: torch.Tensor, twin_PD: torch.Tensor) -> dict[str, np.ndarray]:
+    """Metrics identity_similarity (with the clean photo) and identity_similarity_clean (with the clean forgery)."""
+    return {
+        "identity_similarity": similarity(forged_PD, person_PD).cpu().numpy(),
+        "identity_similarity_clean": similarity(forged_PD, twin_PD).cpu().numpy(),
+    }
