@@ -32,6 +32,7 @@ SURFACE = {
     "pretrain": [
         "--batch",
         "--data",
+        "--device",
         "--family",
         "--on-bad",
         "--photos",

@@ -196,5 +196,5 @@ def test_it_says_which_edits_it_cannot_judge() -> None:
 
 def test_an_attackers_generator_that_cannot_be_judged_is_refused() -> None:
     assert attackers_judge("judge-128", ("Young", "Male")).attributes == ("Young", "Male")
-    with pytest.raises(UserError, match="judge judge-128: knows Black_Hair.*the generator edits Eyeglasses"):
+    with pytest.raises(UserError, match=r"judge judge-128: knows Black_Hair.*the generator edits Eyeglasses"):
         attackers_judge("judge-128", ("Eyeglasses",))
