@@ -76,6 +76,13 @@ class HiSDConfig(FewPhotosConfig):
     style: int = Field(256, ge=1, le=4096, description="length of a style (published name: style_dim)")
     noise: int = Field(32, ge=1, le=4096, description="length of a latent (published name: noise_dim)")
     discriminator_widths: Widths = Field((32, 64, 128, 256, 512, 512, 512), description="channels of the discriminator")
+    start_scale: float = Field(
+        1.0,
+        gt=0.0,
+        le=1.0,
+        description="untrained, the last layers of decoder, extractor and mappers are scaled by it; 1 as published, "
+        "where photos start ten times too bright and a short training spends itself on fading them",
+    )
     adversarial_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the generator's adversarial term")
     style_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of L1 between a style and the one found again")
     reconstruction_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the three L1 reconstructions")
@@ -145,6 +152,7 @@ class HiSD(Family):
             style=config.style,
             noise=config.noise,
         )
+        self.generator.scale_last(config.start_scale)
         own = {i: columns.stop - columns.start for i, _, columns in self._active}
         conditions = [len(self.attributes) - own.get(i, 0) for i in range(len(choices))]
         self.discriminator = HiSDDiscriminator(config.discriminator_widths, config.style, choices, conditions)

@@ -154,6 +154,11 @@ class Mapper(nn.Module):
             for _ in range(choices)
         )
 
+    @property
+    def posts(self) -> list[nn.Sequential]:
+        """The parts for one choice each."""
+        return [post for post in self.post_models if isinstance(post, nn.Sequential)]
+
     def forward(self, z_BZ: torch.Tensor) -> torch.Tensor:
         h = self.pre_model(z_BZ)
         return torch.stack([post(h) for post in self.post_models], 1)
@@ -195,6 +200,15 @@ class HiSDGenerator(nn.Module):
         self.translators = nn.ModuleList(Translator(widths[-1], translator, style) for _ in choices)
         self.mappers = nn.ModuleList(Mapper(noise, *mapper, count, style) for count in choices)
         initialise(self)
+
+    @torch.no_grad()
+    def scale_last(self, factor: float) -> None:
+        """Multiply the weights of the layers that give photos and styles."""
+        mappers = [mapper for mapper in self.mappers if isinstance(mapper, Mapper)]
+        last = [self.decoder[-1], self.extractors.model[-1], *(post[-1] for m in mappers for post in m.posts)]
+        for layer in last:
+            assert isinstance(layer, nn.Conv2d | nn.Linear)
+            layer.weight.mul_(factor)
 
     def encode(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         """The code [B, widths[-1], h, w]: the mid feature."""
