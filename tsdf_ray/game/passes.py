@@ -27,7 +27,7 @@ from tsdf_ray.generators.catalogue import family_of, releases_like
 from tsdf_ray.scenario import Scenario
 
 Families = list[tuple[str, str]]
-"""(key of the scenario, family); the attackers' generator comes first."""
+"""(key of the scenario, family or packaged weights); the attackers' generator comes first."""
 GRADIENT = 2
 """A pass and the gradient with respect to the photo, in passes: weights get none."""
 
@@ -96,6 +96,8 @@ def match_lines(scenario: Scenario, defender: str, attacker: str) -> list[Line]:
 
 
 def _family(key: str, weights: str) -> str:
+    if weights in GENERATORS:
+        return weights
     family = family_of(weights)
     if family not in GENERATORS:
         raise UserError(f"the cost of {key} {weights!r} is not known")
@@ -201,7 +203,7 @@ def _evaluate(ledger: Ledger, scenario: Scenario, attacker: str, families: Famil
         if key == "evaluation.generators":
             more = photos * GENERATORS[extra].edits
             ledger.generator("evaluate", extra, "edit", more * (2 if round == 1 else 1))
-            ledger.judge(more)
+            ledger.judge(more * (2 if round == 1 else 1))
     for name in scenario.evaluation.detectors:
         ledger.detector("evaluate", name, "detect", photos * (2 if round == 1 else 1))
     for name in config.prepare.detectors:

@@ -37,6 +37,9 @@ GENERATORS = {
     "editor": GeneratorUnit(4, 3, edit=0.257, features=0.142, critic=0.855, step=2.54),
     "hisd": GeneratorUnit(5, 4, edit=15.2, features=4.17, critic=69.7, step=223.0),
     "stargan": GeneratorUnit(5, 4, edit=19.9, features=17.5, critic=36.3, step=138.0),
+    "attentiongan-128": GeneratorUnit(4, 3, edit=1.0, features=0.767, critic=1.33, step=7.05),
+    "attgan-128": GeneratorUnit(4, 3, edit=0.734, features=0.147, critic=1.19, step=4.93),
+    "stargan-128": GeneratorUnit(4, 3, edit=0.978, features=0.767, critic=1.31, step=6.88),
 }
 DETECTORS = {"centerface": 0.197, "dsfd": 14.8, "mtcnn": 0.176, "retinaface": 0.0776, "s3fd": 10.3}
 """A pass without gradient. MTCNN's is that of its networks on the crops of one face."""

@@ -176,7 +176,8 @@ class HiSD(Family):
         if choice not in known:
             raise UserError(f"hisd: no choice {choice!r}; choices: {', '.join(known)}")
         names = tuple(dict.fromkeys([*self.config.references, choice]))
-        copy = HiSD(self.config.model_copy(update={"references": names}))
+        with torch.random.fork_rng(devices=[]):  # fresh weights that are overwritten must not cost global draws
+            copy = HiSD(self.config.model_copy(update={"references": names}))
         copy.load(self.tensors() | {f"references.{choice}": to_pixels(photo_CHW).cpu().numpy()})
         return copy
 

@@ -1,6 +1,6 @@
 """How well a generator edits the sample's held-out photos, by the independent judge.
 
-    python scripts/measure_editor.py [WEIGHTS] [--photos 512] [--grid FILE.png]
+    python scripts/measure_generator.py [WEIGHTS] [--photos 512] [--grid FILE.png]
 
 Prints edit success per attribute, hair colours together, and the identity error mean |G(x, own labels) - x|; the photos
 are the packaged sample's evaluation split, which no generator, classifier or judge was trained on.
