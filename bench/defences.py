@@ -22,7 +22,9 @@ def main(argv: Sequence[str] = ()) -> None:
     parser = argparse.ArgumentParser(prog="bench defences", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--photos", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16", help="scenarios' default")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="bfloat16", help="as packaged scenarios"
+    )
     parser.add_argument("--only", nargs="*", choices=sorted(DEFENDERS), help="defences, default all")
     options = parser.parse_args(argv)
     family = load_family("editor-128").freeze()

@@ -207,7 +207,11 @@ class Scenario(Strict):
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1, description="one race each")
     rounds: int = Field(3, ge=1, le=1000, description="of every match: learn, publish, collect, retrain, judge")
     threads: int = Field(1, ge=1, le=256, description="CPU threads of every role; part of the result on a CPU")
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of generator passes (autocast)")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of generator passes; bfloat16 (autocast) is faster, and turns some signs of large networks' "
+        "gradients: `bench ensemble` says how many",
+    )
     faces: FacesConfig = Field(default_factory=FacesConfig, description="photos, and who gets how many")
     publish: ChannelConfig = Field(default_factory=NoChannel, description="what publication does to a photo")
     generator: str = Field("editor-128", description="packaged weights or a file; every attacker starts from it")
