@@ -91,7 +91,7 @@ class DefenderEntry(Strict):
             raise PydanticCustomError(
                 "missing", "needs `kind`: one of {valid}", {"valid": known("defenders", DEFENDERS)}
             )
-        own = {key: data[key] for key in ("kind", "knowledge", "surrogate", "generators") if key in data}
+        own = {key: data[key] for key in cls.model_fields if key in data and key != "config"}
         rest = {key: value for key, value in data.items() if key not in own}
         try:
             config = look_up("defenders", str(data["kind"]), DEFENDERS).config_class.model_validate(rest)

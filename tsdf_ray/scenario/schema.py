@@ -19,7 +19,7 @@ def json_schema() -> dict[str, Any]:
         config = defence.config_class.model_json_schema()
         definitions |= config.pop("$defs", {})
         keys = {"kind": {"const": kind, "description": entry["kind"]["description"]}}
-        keys |= {"knowledge": entry["knowledge"], "surrogate": entry["surrogate"]}
+        keys |= {name: value for name, value in entry.items() if name not in {"kind", "config"}}
         flat = {"type": "object", "title": kind, "additionalProperties": False, "required": ["kind"]}
         choices.append(flat | {"properties": keys | config["properties"]})
         choices[-1]["required"] += config.get("required", [])
