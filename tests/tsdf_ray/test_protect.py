@@ -60,7 +60,7 @@ def armour(kind: type[Defender] = Sharp, epsilon: float = 0.05) -> Armour:
     family = tiny_editor(0)
     family.freeze()
     knowledge = Knowledge(0, 1, {family.name: family}, {}, tiny_faces(1), "float32")
-    return Armour(kind(DefenderConfig(epsilon=epsilon)), DefenceState(knowledge), SIZE, family)
+    return Armour(kind(DefenderConfig(epsilon=epsilon)), DefenceState(knowledge), SIZE)
 
 
 class Placed:

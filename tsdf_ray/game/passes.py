@@ -195,8 +195,9 @@ def _evaluate(ledger: Ledger, scenario: Scenario, attacker: str, families: Famil
     sets, judged = sets + round - 1, judged + round - 1
     for name in scenario.evaluation.references:
         for _ in range(2 if round == 1 else 1):
-            judged += 1
-            sets, own = (sets, own + photos) if name == "none" else (sets + 1, own)
+            sets, own, judged = (sets, own + photos, judged) if name == "none" else (sets + 1, own, judged + 1)
+    # The clean forgeries of each new generator are looked at once.
+    judged += int(round == 1) + int(trained)
     ledger.generator("evaluate", family, "edit", sets * pairs + own)
     ledger.judge(judged * pairs)
     for key, extra in families:

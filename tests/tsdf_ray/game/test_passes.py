@@ -39,7 +39,7 @@ def test_smoke_by_hand() -> None:
     first = 12 * pairs + 2 * 12
     # Published and clean by G_1; published, clean, the first round's and noise by G_2; both by three snapshots.
     second = 12 * pairs + 12
-    # before, none, noise; after, none, noise; three snapshots. Then before, after, later, none, noise, snapshots.
+    # before, clean, noise; after, clean, noise; three snapshots. Then before, after, later, clean, noise, snapshots.
     judged = 9 * pairs + 8 * pairs
     assert counts(Scenario.load("smoke")) == {
         ("learn", "editor", "edit"): 2 * 16,
@@ -145,7 +145,7 @@ def small_match(mode: str) -> Scenario:
 def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = small_match(mode)
     seen: Counter[str] = Counter()
-    edit, succeeds, step = Evaluator._edit, Judge.succeeds, Trainer.step
+    edit, features, step = Evaluator._edit, Judge.features, Trainer.step
 
     def edited(*args: Any) -> Any:
         seen["edit"] += len(args[2])
@@ -153,7 +153,7 @@ def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, mo
 
     def judged(*args: Any) -> Any:
         seen["judge"] += len(args[1])
-        return succeeds(*args)
+        return features(*args)
 
     def stepped(trainer: Trainer, *args: Any) -> Any:
         seen["step"] += trainer.config.batch
@@ -161,7 +161,7 @@ def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, mo
         return step(trainer, *args)
 
     monkeypatch.setattr(Evaluator, "_edit", edited)
-    monkeypatch.setattr(Judge, "succeeds", judged)
+    monkeypatch.setattr(Judge, "features", judged)
     monkeypatch.setattr(Trainer, "step", stepped)
     tsdf_ray.play(scenario, tmp_path / "run", executor="inprocess", report=False)
     assert seen == {what: photos for (_, _, what), photos in counts(scenario, "retrain", "evaluate").items()}
