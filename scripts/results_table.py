@@ -30,7 +30,7 @@ def number(value: float | None) -> str:
     if value is None:
         return "-"
     text = f"{value:.2f}"
-    return "1" if text == "1.00" else text.replace("0.", ".", 1)
+    return "1" if text == "1.00" else text.replace("0.", ".", 1) if text.lstrip("-").startswith("0.") else text
 
 
 def shown(cell: Cell | None, *, interval: bool) -> str:

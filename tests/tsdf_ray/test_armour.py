@@ -10,16 +10,22 @@ import torch
 from PIL import Image
 
 from tsdf_ray import armour as module
-from tsdf_ray.armour import learned_armour, packaged_armour
+from tsdf_ray.armour import Armour, learned_armour, packaged_armour
 from tsdf_ray.digest import array_digest, file_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import HAIR, FaceSet
-from tsdf_ray.generators import save_family
+from tsdf_ray.generators import Family, save_family
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import write_tensors
 from tsdf_ray.store.manifest import Entry, Manifest
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.testing.tiny import TINY_SIZE, tiny_editor, tiny_faces
+
+
+def known(armour: Armour) -> Family:
+    """The one generator that the defence may use."""
+    (family,) = armour.state.knowledge.generators.values()
+    return family
 
 
 @pytest.fixture
@@ -84,7 +90,7 @@ def test_labels_are_what_the_generators_classifier_sees(scenario_file: Path, mon
     hair = [faces.attributes.index(name) for name in HAIR]
     assert (faces.labels_BA[:, hair].sum(1) == 1).all()
     with torch.inference_mode():
-        logits = next(iter(armour.state.knowledge.generators.values())).parts["classifier"](photos.images()).numpy()
+        logits = known(armour).parts["classifier"](photos.images()).numpy()
     male = faces.attributes.index("Male")
     assert (faces.labels_BA[:, male] == (logits[:, male] > 0)).all()
 
@@ -123,7 +129,7 @@ def test_learned_armour_is_that_of_the_last_round(run: Path) -> None:
 
 def test_a_per_image_defence_uses_the_generator_it_was_learned_against(run: Path) -> None:
     armour = learned_armour(run, "each", "one", None)
-    assert array_digest(next(iter(armour.state.knowledge.generators.values())).tensors()) == array_digest(tiny_editor(1).tensors())
+    assert array_digest(known(armour).tensors()) == array_digest(tiny_editor(1).tensors())
     photos = tiny_faces(3)
     faces: FaceSet = armour.face_set(photos.pixels_BCHW, photos.ids)
     w = armour.perturb(faces)
@@ -137,7 +143,7 @@ def test_a_defence_that_knew_the_first_generator_uses_that_one(run: Path) -> Non
     assert "knowledge: last_round" in path.read_text()
     path.write_text(path.read_text().replace("knowledge: last_round", "knowledge: initial"))
     armour = learned_armour(run, "each", "one", None)
-    assert array_digest(next(iter(armour.state.knowledge.generators.values())).tensors()) == array_digest(tiny_editor(0).tensors())
+    assert array_digest(known(armour).tensors()) == array_digest(tiny_editor(0).tensors())
 
 
 def test_the_first_round_was_learned_against_the_packaged_generator(run: Path) -> None:
@@ -145,7 +151,7 @@ def test_the_first_round_was_learned_against_the_packaged_generator(run: Path) -
     lines = [line for line in path.read_text().splitlines() if '"round": 1' in line]
     path.write_text("\n".join(lines) + "\n")
     armour = learned_armour(run, "mine", "one", None)
-    assert array_digest(next(iter(armour.state.knowledge.generators.values())).tensors()) == array_digest(tiny_editor(0).tensors())
+    assert array_digest(known(armour).tensors()) == array_digest(tiny_editor(0).tensors())
     assert (armour.perturb(tiny_faces(2)) * 127.5 == 5).all()
 
 
