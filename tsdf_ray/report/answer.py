@@ -72,6 +72,7 @@ def answer(run: Run) -> Answer:
         clauses = [_clause(run, cells, d) for d in measured[1:4]]
         more.append(Markup("; ").join(clauses) + ".")
         more.append(_comparison(run, cells, measured, {pair: own for pair, (own, _) in photos.items()}))
+    more += _unadapted(run)
     more += _weakened(run)
     if len(run.seeds) == 1:
         more.append(Markup("1 seed: the intervals cover photos of one race, not races."))
@@ -97,6 +98,18 @@ def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
     if low <= 0:
         return Cell(pair, value, gain, NOTHING)
     return Cell(pair, value, gain, HOLDS if value.value - failing >= 0.5 * (1 - failing) else WORN)
+
+
+def _unadapted(run: Run) -> list[Markup]:
+    """A warning when attackers never retrain: holding against them says nothing of one that adapts."""
+    entries = run.scenario.get("attackers", {})
+    idle = [a for a in run.attackers if (entries.get(a, {}).get("retrain") or {}).get("mode") == "none"]
+    if not idle:
+        return []
+    if len(idle) == len(run.attackers):
+        return [Markup("No attacker retrains here: this is protection before any adaptation.")]
+    names = listed([Markup("<b>{}</b>").format(name) for name in idle])
+    return [Markup("Without retraining: {}.").format(names)]
 
 
 def _weakened(run: Run) -> list[Markup]:

@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,3 +180,20 @@ def test_words() -> None:
     assert percent(None) == "–"
     assert span(Value(0.5)) == "no interval"
     assert listed([percent(1.0), "b", "c"]) == "100\u00a0%, b and c"  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("idle", "words"),
+    [
+        (["mtcnn"], "Without retraining: <b>mtcnn</b>."),
+        (["mtcnn", "retinaface"], "No attacker retrains here: this is protection before any adaptation."),
+    ],
+)
+def test_attackers_that_never_retrain_are_named(fake_run: Path, run_copy: Path, idle: list[str], words: str) -> None:
+    assert not any("etrain" in text for text in answer(Run.load(fake_run)).more)
+    path = run_copy / "scenario.yaml"
+    scenario = yaml.safe_load(path.read_text())
+    for name in idle:
+        scenario["attackers"][name]["retrain"] = {"mode": "none"}
+    path.write_text(yaml.safe_dump(scenario))
+    assert words in answer(Run.load(run_copy)).more
