@@ -15,6 +15,8 @@ from tsdf_ray.generators.augment import augment
 from tsdf_ray.generators.domains import label_cross_entropy
 
 SIDE = 32
+IDENTITY_SHARE = 0.25
+"""Share of a batch that an identity term sees."""
 
 
 class FewPhotosConfig(BaseModel):

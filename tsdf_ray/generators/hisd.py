@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
@@ -25,7 +26,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import HAIR, to_images, to_pixels
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
-from tsdf_ray.generators.few_photos import FewPhotosConfig
+from tsdf_ray.generators.few_photos import IDENTITY_SHARE, FewPhotosConfig
 from tsdf_ray.generators.hisd_loss import Batch, discriminator_terms, generator_terms
 from tsdf_ray.generators.hisd_networks import HiSDDiscriminator, HiSDGenerator
 from tsdf_ray.randomness import torch_rng
@@ -87,6 +88,9 @@ class HiSDConfig(FewPhotosConfig):
     style_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of L1 between a style and the one found again")
     reconstruction_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the three L1 reconstructions")
     penalty_weight: float = Field(1.0, ge=0.0, le=1e3, description="weight of the gradient penalty (R1)")
+    identity_weight: float = Field(
+        0.0, ge=0.0, le=1e3, description="weight of L1(G(x, own), x), seen by a quarter of a batch; not published"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> HiSDConfig:
@@ -235,6 +239,10 @@ class HiSD(Family):
         batch = self._batch(x_BCHW, own_BA, target_BA, rng)
         terms, target_BCHW = generator_terms(self.generator, self.discriminator, batch)
         weighted = {f"g_{name}": weights[name] * value for name, value in terms.items()}
+        if config.identity_weight:
+            k = round(IDENTITY_SHARE * len(x_BCHW))
+            back = self.edit(x_BCHW[:k], own_BA[:k])
+            weighted["g_identity"] = config.identity_weight * F.l1_loss(back, x_BCHW[:k])
         return weighted | config.classifier_term(self.parts, target_BCHW, target_BA, self.attributes)
 
     def _batch(

@@ -19,10 +19,8 @@ from torch import nn
 from tsdf_ray.errors import UserError
 from tsdf_ray.generators.base import Family
 from tsdf_ray.generators.domains import Attributes
-from tsdf_ray.generators.few_photos import FewPhotosConfig
+from tsdf_ray.generators.few_photos import IDENTITY_SHARE, FewPhotosConfig
 from tsdf_ray.generators.layout import instance_norm, with_planes
-
-IDENTITY_SHARE = 0.25
 
 
 class StarGANConfig(FewPhotosConfig):
