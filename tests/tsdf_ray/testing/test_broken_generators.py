@@ -161,16 +161,14 @@ class TouchesAFrozenPart(ChangesLosses):
     def change(self, step: str, terms: Terms, *given: Any, **more: Any) -> Terms:
         if step == "d":
             with torch.no_grad():
-                next(self.classifier.parameters()).add_(1.0)
+                next(self.parts["classifier"].parameters()).add_(1.0)
         return terms
 
 
 class HoldsAnUntrainedPart(Sound):
-    frozen_parts = ()
-
     def __init__(self, config: EditorConfig | None = None) -> None:
         super().__init__(config)
-        self.classifier.requires_grad_(False)
+        self.frozen_parts = ()
 
 
 class Noisy(Sound):
