@@ -39,6 +39,7 @@ GENERATORS = {
     "stargan": GeneratorUnit(5, 4, edit=19.9, features=17.5, critic=36.3, step=138.0),
     "attentiongan-128": GeneratorUnit(4, 3, edit=1.0, features=0.767, critic=1.33, step=7.05),
     "attgan-128": GeneratorUnit(4, 3, edit=0.734, features=0.147, critic=1.19, step=4.93),
+    "hisd-128": GeneratorUnit(3, 2, edit=0.897, features=0.262, critic=5.12, step=15.6),
     "stargan-128": GeneratorUnit(4, 3, edit=0.978, features=0.767, critic=1.31, step=6.88),
 }
 DETECTORS = {"centerface": 0.197, "dsfd": 14.8, "mtcnn": 0.176, "retinaface": 0.0776, "s3fd": 10.3}

@@ -239,8 +239,8 @@ class HiSD(Family):
         batch = self._batch(x_BCHW, own_BA, target_BA, rng)
         terms, target_BCHW = generator_terms(self.generator, self.discriminator, batch)
         weighted = {f"g_{name}": weights[name] * value for name, value in terms.items()}
-        if config.identity_weight:
-            k = round(IDENTITY_SHARE * len(x_BCHW))
+        k = round(IDENTITY_SHARE * len(x_BCHW)) if config.identity_weight else 0
+        if k:
             back = self.edit(x_BCHW[:k], own_BA[:k])
             weighted["g_identity"] = config.identity_weight * F.l1_loss(back, x_BCHW[:k])
         return weighted | config.classifier_term(self.parts, target_BCHW, target_BA, self.attributes)

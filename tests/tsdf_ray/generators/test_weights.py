@@ -86,7 +86,7 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_the_packaged_ones() -> None:
-    with pytest.raises(UserError, match="packaged: attentiongan-128, attgan-128, editor-128"):
+    with pytest.raises(UserError, match="packaged: attentiongan-128, attgan-128, editor-128, hisd-128"):
         load_family("editor-256")
 
 
