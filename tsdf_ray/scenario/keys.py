@@ -13,7 +13,8 @@ from tsdf_ray.attackers import ATTACKERS, AttackerConfig
 from tsdf_ray.defenders import DEFENDERS
 from tsdf_ray.errors import UserError
 from tsdf_ray.registry import look_up
-from tsdf_ray.scenario.model import DefenderEntry, Scenario
+from tsdf_ray.scenario.entries import DefenderEntry
+from tsdf_ray.scenario.model import Scenario
 
 
 def valid_keys(path: tuple[str | int, ...], content: Any) -> list[str]:

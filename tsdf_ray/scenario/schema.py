@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tsdf_ray.defenders import DEFENDERS
-from tsdf_ray.scenario.model import DefenderEntry, Scenario
+from tsdf_ray.scenario.entries import DefenderEntry
+from tsdf_ray.scenario.model import Scenario
 
 
 def json_schema() -> dict[str, Any]:
