@@ -14,6 +14,7 @@ from tsdf_ray.detectors import Detector, load_detector
 from tsdf_ray.detectors.weights import check_at_hand
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import Splits, load_splits
+from tsdf_ray.game.needs import generator_weights
 from tsdf_ray.generators import Family, Tensors, load_family
 from tsdf_ray.scenario import Scenario
 
@@ -52,13 +53,10 @@ def load_materials(scenario: Scenario, seed: int) -> Materials:
 
 def _others(scenario: Scenario) -> list[Family]:
     """Every generator that is named beside the attackers'. Raises UserError, naming the key of one that cannot be."""
-    named = [("evaluation.generators", name) for name in scenario.evaluation.generators]
-    for defender, entry in scenario.defenders.items():
-        named += [(f"defenders.{defender}.generators", name) for name in entry.generators]
-        if entry.surrogate is not None:
-            named.append((f"defenders.{defender}.surrogate", entry.surrogate))
     found: dict[str, Family] = {}
-    for where, name in named:
+    for where, name in generator_weights(scenario):
+        if where == "generator":
+            continue
         try:
             if name not in found:
                 found[name] = load_family(name)
