@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from tsdf_ray.attackers import ATTACKERS, Attacker, AttackerConfig
@@ -13,12 +13,7 @@ from tsdf_ray.defenders import DEFENDERS
 from tsdf_ray.defenders.base import DefenderConfig
 from tsdf_ray.errors import UserError
 from tsdf_ray.registry import known, look_up
-
-
-class Strict(BaseModel):
-    """Frozen, and unknown keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from tsdf_ray.scenario.strict import Strict
 
 
 class DefenderEntry(Strict):

@@ -16,7 +16,9 @@ import yaml
 from pydantic import (
     AfterValidator,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -28,7 +30,9 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.faces import FacesConfig
 from tsdf_ray.files import located
 from tsdf_ray.registry import look_up
-from tsdf_ray.scenario.entries import AttackerEntry, DefenderEntry, Strict
+from tsdf_ray.scenario.entries import AttackerEntry, DefenderEntry
+from tsdf_ray.scenario.search import SearchConfig
+from tsdf_ray.scenario.strict import Strict
 
 
 def _role_name(name: str) -> str:
@@ -143,6 +147,15 @@ class Scenario(Strict):
     attackers: dict[RoleName, AttackerEntry] = Field(min_length=1, description="deepfake makers by name")
     evaluation: Evaluation = Field(Evaluation(), description="what is measured")
     resources: Resources = Field(Resources(), description="what one match may take")
+    search: SearchConfig | None = Field(None, description="what `tsdf-ray tune` searches; `play` leaves it alone")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_search(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A scenario without a search says nothing of one, and keeps its digest."""
+        content: dict[str, Any] = plain(self)
+        if self.search is None:
+            content.pop("search", None)
+        return content
 
     @model_validator(mode="after")
     def _names_and_seeds(self) -> Scenario:
