@@ -77,7 +77,8 @@ def cluster_supply(address: str) -> Supply:
     """What the cluster at `address` has. Raises UserError when it cannot be reached."""
     connection = connect(address)
     try:
-        total = ray.cluster_resources()
-        return Supply(total.get("CPU", 0.0), total.get("GPU", 0.0))
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        nodes = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
+        return Supply(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
     finally:
         connection.close()

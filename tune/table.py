@@ -2,7 +2,7 @@
 
 Optuna's study and its storage are rebuilt from it, never the other way round. A line is one of
 
-    {"trial": 3, "event": "asked", "params": {...}, "point": "paper" | null, "time": ...}
+    {"trial": 3, "event": "asked", "params": {...}, "point": "paper" | null, "notes": {...}, "time": ...}
     {"trial": 3, "event": "round", "round": 1, "values": {...}, "violations": {...}, "metrics": {...}, "seconds": ...}
     {"trial": 3, "event": "ended", "state": "complete" | "pruned" | "failed", "reason": ... | null, "time": ...}
 
@@ -62,6 +62,8 @@ class Trial:
     reason: str | None = None
     """Why it failed, or was cut."""
     ended: float | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    """The sampler's own, which it needs to go on (generations of NSGA-II)."""
 
     @property
     def last(self) -> Report | None:
@@ -110,7 +112,7 @@ class TrialsTable:
                 return False
             if number > len(self.trials):
                 raise ValueError(f"trial {number} follows trial {len(self.trials) - 1}")
-            self.trials.append(Trial(number, line["params"], line["point"], line["time"]))
+            self.trials.append(Trial(number, line["params"], line["point"], line["time"], notes=line["notes"]))
             return True
         trial = self.trials[number]
         if trial.state != "running":
@@ -133,11 +135,12 @@ class TrialsTable:
         if self._path.exists() and self._path.stat().st_size != self._good_bytes:
             os.truncate(self._path, self._good_bytes)
 
-    def asked(self, params: dict[str, Param], point: str | None) -> Trial:
+    def asked(self, params: dict[str, Param], point: str | None, notes: dict[str, Any] | None = None) -> Trial:
         """A new setting."""
         with self._guard:
             number = len(self.trials)
-            self._append({"trial": number, "event": "asked", "params": params, "point": point, "time": time.time()})
+            line = {"trial": number, "event": "asked", "params": params, "point": point, "notes": notes or {}}
+            self._append(line | {"time": time.time()})
             return self.trials[number]
 
     def reported(self, number: int, report: Report) -> bool:

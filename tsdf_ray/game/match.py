@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -38,7 +39,13 @@ class Table:
 
 
 def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
-    """Play the rounds that are still missing. Raises MatchFailed (NaN, ...) and Stopped (the user asked).
+    """Play the rounds that are still missing. Raises MatchFailed (NaN, ...) and Stopped (the user asked)."""
+    for _ in play_rounds(match, materials, table):
+        pass
+
+
+def play_rounds(match: MatchSpec, materials: Materials, table: Table) -> Iterator[int]:
+    """The same, round by round: yields the number of each round that is on disk. Closing it ends the roles.
 
     A step is `submit`ted and may run while others do; passing its handle on hands its result to the next step without
     a detour through here. Steps are idempotent: they depend on their arguments and named seeds alone.
@@ -77,6 +84,7 @@ def play_match(match: MatchSpec, materials: Materials, table: Table) -> None:
             result = RoundResult.of(match, r, outcome)
             table.recorder.record(match, result)
             control.phase(match, r, "done")
+            yield r
             generator = executor.share(result.generator)
             published.append(executor.share(result.published))
             pool = [*pool, executor.share(result.usable)] if match.cumulative else []

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario import Resources, Scenario
 
 ROLES = ("defender", "attacker", "evaluator")
 
@@ -17,6 +17,13 @@ class Supply:
 
     cpus: float
     gpus: float
+    nodes: tuple[tuple[float, float], ...] = ()
+    """(CPUs, GPUs) of each node; none: one machine that has it all."""
+
+    @property
+    def machines(self) -> tuple[tuple[float, float], ...]:
+        """(CPUs, GPUs) of every node."""
+        return self.nodes or ((self.cpus, self.gpus),)
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,59 @@ def plan(scenario: Scenario, supply: Supply) -> Plan:
     wait for ever without an error.
     """
     want = scenario.resources
+    _refuse_what_exists_nowhere(want, supply)
+    fits = math.floor(supply.cpus / want.cpus_per_match + 1e-9)
+    if want.gpus_per_match:
+        fits = min(fits, math.floor(supply.gpus / want.gpus_per_match + 1e-9))
+    matches = len(scenario.pairs) * len(scenario.seeds)
+    parallel = min(fits, matches, want.parallel_matches or matches)
+    return Plan(_share(want.cpus_per_match), _share(want.gpus_per_match), parallel)
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """Resources of each trial of a search, and how many trials play side by side."""
+
+    bundles: tuple[dict[str, float], ...]
+    """What has to be reserved together: the trial's own process first. With GPUs that takes nothing, and the three
+    roles are actors of their own."""
+    roles: Plan | None
+    """Of the roles, where they are actors; None: they live in the trial's process."""
+    parallel: int
+
+
+def trial_plan(scenario: Scenario, supply: Supply) -> TrialPlan:
+    """A trial plays its matches one after another, so it takes what one match takes.
+
+    All it will ever need is reserved before it starts: it cannot wait for its own actors. Raises UserError, with demand
+    and supply, when not even one trial fits.
+    """
+    assert scenario.search is not None, "only a scenario with a search has trials"
+    want = scenario.resources
+    _refuse_what_exists_nowhere(want, supply)
+    if not want.gpus_per_match:
+        bundles: tuple[dict[str, float], ...] = ({"CPU": want.cpus_per_match},)
+        roles, whole = None, (want.cpus_per_match, 0.0)
+    else:
+        roles = Plan(_share(want.cpus_per_match), _share(want.gpus_per_match), 1)
+        whole = roles.cpus_per_role, roles.gpus_per_role
+        bundles = ({}, *({"CPU": whole[0], "GPU": whole[1]} for _ in ROLES))
+    needed = sum(bool(bundle) for bundle in bundles)
+    slots = sum(
+        math.floor(min(cpus / whole[0], gpus / whole[1] if whole[1] else math.inf) + 1e-9)
+        for cpus, gpus in supply.machines
+    )
+    if slots < needed:
+        nodes = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in supply.machines)
+        raise UserError(
+            f"resources: a trial needs {needed} x ({whole[0]:g} CPUs, {whole[1]:g} GPUs), each on one machine; there "
+            f"are: {nodes}; lower resources.cpus_per_match or resources.gpus_per_match"
+        )
+    search = scenario.search
+    return TrialPlan(bundles, roles, min(slots // needed, search.trials, search.parallel or search.trials))
+
+
+def _refuse_what_exists_nowhere(want: Resources, supply: Supply) -> None:
     if want.cpus_per_match > supply.cpus:
         raise UserError(f"resources.cpus_per_match: {want.cpus_per_match:g} asked for, {supply.cpus:g} exist; lower it")
     if want.gpus_per_match > supply.gpus:
@@ -42,12 +102,8 @@ def plan(scenario: Scenario, supply: Supply) -> Plan:
             f"resources.gpus_per_match: {want.gpus_per_match:g} asked for, {supply.gpus:g} exist; "
             "lower it, or 0 to play on CPUs"
         )
-    fits = math.floor(supply.cpus / want.cpus_per_match + 1e-9)
-    if want.gpus_per_match:
-        fits = min(fits, math.floor(supply.gpus / want.gpus_per_match + 1e-9))
-    matches = len(scenario.pairs) * len(scenario.seeds)
-    parallel = min(fits, matches, want.parallel_matches or matches)
-    # Ray keeps resources to four decimals; rounding down keeps the sum of the shares inside the match's.
-    share = math.floor(want.cpus_per_match / len(ROLES) * 1e4) / 1e4
-    gpu_share = math.floor(want.gpus_per_match / len(ROLES) * 1e4) / 1e4
-    return Plan(share, gpu_share, parallel)
+
+
+def _share(whole: float) -> float:
+    """Of one role. Ray keeps resources to four decimals; rounding down keeps the sum inside the match's."""
+    return math.floor(whole / len(ROLES) * 1e4) / 1e4

@@ -1,0 +1,51 @@
+"""Stopping trials that do badly: Ray's ASHA on rounds, with what earlier processes saw of the same search."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
+
+from tsdf_ray.scenario import Scenario
+from tune.table import Trial
+
+RUNG = "rung"
+"""Result key of what the scheduler compares; larger is better."""
+ROUND = "round"
+
+
+class ResumedAsha(AsyncHyperBandScheduler):
+    """Asynchronous successive halving whose rungs hold the rounds that are in the table already."""
+
+    def remember(self, trials: list[Trial], objective: str, sign: float) -> None:
+        """Put the rounds of `trials` on the rungs; a trial that goes on keeps what was decided about it."""
+        for trial in trials:
+            for report in trial.rounds:
+                if objective in report.values:
+                    known = SimpleNamespace(trial_id=f"earlier {trial.number}")
+                    self._brackets[0].on_result(known, report.round, sign * report.values[objective])
+
+
+def make_scheduler(scenario: Scenario, trials: list[Trial]) -> TrialScheduler:
+    """The scheduler of a scenario's search, knowing the rounds of `trials`."""
+    search = scenario.search
+    assert search is not None, "only a scenario with a search has a scheduler"
+    if search.scheduler.kind == "none":
+        return FIFOScheduler()
+    asha = ResumedAsha(
+        time_attr=ROUND,
+        metric=RUNG,
+        mode="max",
+        max_t=scenario.rounds,
+        grace_period=search.scheduler.grace,
+        reduction_factor=search.scheduler.reduction,
+    )
+    asha.remember(trials, search.rung_objective, rung_sign(scenario))
+    return asha
+
+
+def rung_sign(scenario: Scenario) -> float:
+    """1 where the objective on the rungs is maximised, -1 where it is minimised."""
+    assert scenario.search is not None, "only a scenario with a search has rungs"
+    objective = scenario.search.objectives[scenario.search.rung_objective]
+    return 1.0 if objective.direction == "maximize" else -1.0

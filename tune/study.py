@@ -1,0 +1,210 @@
+"""Optuna's side of a search: a study that mirrors the trials table, and the next setting.
+
+Whatever its storage knew before, the study is made anew from the table: nothing is told twice, nothing is lost. The
+n-th setting is drawn with randomness named by (sampler.seed, n), so a search that was killed goes on as it would have.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tsdf_ray.randomness import seed_for
+from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies, as_option
+from tune.designs import design
+from tune.table import Param, Report, State, Trial
+
+STUDY = "tsdf-ray"
+"""Name of a search's study in its own storage."""
+STATES = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+FILES = {"sqlite": "optuna.db", "journal": "optuna.journal"}
+
+
+def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
+    """Parameter -> Optuna's distribution; choices by the names of their options."""
+    return {name: _distribution(parameter) for name, parameter in search.parameters.items()}
+
+
+def _distribution(parameter: Parameter) -> BaseDistribution:
+    match parameter:
+        case Uniform():
+            return FloatDistribution(parameter.low, parameter.high, step=parameter.step)
+        case LogUniform():
+            return FloatDistribution(parameter.low, parameter.high, log=True)
+        case Int():
+            return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+        case Choice():
+            return CategoricalDistribution(tuple(parameter.options))
+
+
+def ordered(search: SearchConfig) -> Iterator[str]:
+    """Parameters, each after those its condition depends on."""
+    done: set[str] = set()
+    while len(done) < len(search.parameters):
+        for name, parameter in search.parameters.items():
+            if name not in done and done.issuperset(parameter.when):
+                done.add(name)
+                yield name
+
+
+def frozen(search: SearchConfig, trial: Trial) -> FrozenTrial:
+    """A trial of the table as Optuna knows it. Raises ValueError when a value lies outside its distribution."""
+    known, last = distributions(search), trial.last
+    values = None
+    if trial.state == "complete" and last is not None:
+        values = [last.values[name] for name in search.objectives]
+    first = next(iter(search.objectives))
+    made = create_trial(
+        state=STATES[trial.state],
+        values=values,
+        params=trial.params,
+        distributions={name: known[name] for name in trial.params},
+        intermediate_values={r.round: r.values[first] for r in trial.rounds if first in r.values},
+        constraints=last.violations if last is not None and trial.state in {"complete", "pruned"} else {},
+        user_attrs={"trial": trial.number, "point": trial.point},
+        system_attrs=dict(trial.notes),
+    )
+    made._validate()
+    return made
+
+
+def open_storage(search: SearchConfig, root: Path) -> BaseStorage:
+    """The storage of a search's study, empty: a file that lies there is made anew from the table."""
+    if search.storage == "memory":
+        return InMemoryStorage()
+    for left in root.glob(f"{FILES[search.storage]}*"):
+        left.unlink()
+    if search.storage == "sqlite":
+        return RDBStorage(f"sqlite:///{root / FILES['sqlite']}")
+    return JournalStorage(JournalFileBackend(str(root / FILES["journal"])))
+
+
+class Study:
+    """Optuna's study of a search, kept equal to the trials table."""
+
+    def __init__(
+        self, search: SearchConfig, trials: list[Trial], storage: BaseStorage, earlier: list[FrozenTrial] | None = None
+    ) -> None:
+        self._search = search
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(
+            storage=storage, study_name=STUDY, directions=[o.direction for o in search.objectives.values()]
+        )
+        self._metric_names()
+        # The samplers look at numbers alone, so trials of other searches simply come first.
+        self.study.add_trials(earlier or [])
+        self._offset = len(earlier or [])
+        self.study.add_trials([frozen(search, trial) for trial in trials])
+
+    def _metric_names(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names(list(self._search.objectives))
+
+    def ask(self, number: int, fixed: Mapping[str, Param]) -> tuple[dict[str, Param], dict[str, Any]]:
+        """The `number`-th setting: `fixed` where given (a start point), else as the sampler (or the design) has it.
+
+        Returns parameters (those whose condition holds) and the sampler's own notes on the trial.
+        """
+        search = self._search
+        points = len(search.start.points)
+        given = dict(fixed)
+        if search.sampler.kind in {"grid", "sobol"} and number >= points:
+            given |= design(search, number - points)
+        self.study.sampler = make_sampler(search, number)
+        if given:
+            self.study.enqueue_trial(given)
+        trial = self.study.ask()
+        assert trial.number == self._offset + number, "the study mirrors the table"
+        taken: dict[str, Param] = {}
+        for name in ordered(search):
+            parameter = search.parameters[name]
+            if not applies(parameter, taken):
+                continue
+            match parameter:
+                case Uniform():
+                    taken[name] = trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step)
+                case LogUniform():
+                    taken[name] = trial.suggest_float(name, parameter.low, parameter.high, log=True)
+                case Int():
+                    low, high = parameter.low, parameter.high
+                    taken[name] = trial.suggest_int(name, low, high, step=parameter.step, log=parameter.log)
+                case Choice():
+                    taken[name] = trial.suggest_categorical(name, list(parameter.options))
+        trial.set_user_attr("trial", number)
+        notes = dict(trial.system_attrs)
+        notes.pop("fixed_params", None)
+        return taken, notes
+
+    def report(self, number: int, report: Report) -> None:
+        """A round of a running trial. Optuna keeps intermediate values where there is one objective."""
+        first = next(iter(self._search.objectives))
+        if len(self._search.objectives) == 1 and first in report.values:
+            self._live(number).report(report.values[first], report.round)
+
+    def tell(self, number: int, state: State, last: Report | None) -> None:
+        """The end of a running trial."""
+        trial = self._live(number)
+        if last is not None and state in {"complete", "pruned"}:
+            for name, violation in last.violations.items():
+                trial.set_constraint(name, violation)
+        values = None
+        if state == "complete":
+            assert last is not None, "a complete trial has played its rounds"
+            values = [last.values[name] for name in self._search.objectives]
+        self.study.tell(self._offset + number, values, state=STATES[state])
+
+    def _live(self, number: int) -> optuna.trial.Trial:
+        frozen_trial = self.study.get_trials(deepcopy=False)[self._offset + number]
+        return optuna.trial.Trial(self.study, frozen_trial._trial_id)
+
+
+def make_sampler(search: SearchConfig, number: int) -> BaseSampler:
+    """Optuna's sampler for the `number`-th setting. What a design fixes needs none: random serves."""
+    config = search.sampler
+    seed = seed_for(config.seed, "search", number) % 2**32
+    several = search.parallel != 1
+    makers: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
+        "motpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
+        "nsga2": lambda: NSGAIISampler(seed=seed, population_size=config.population),
+        "gp": lambda: GPSampler(seed=seed, n_startup_trials=config.startup),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return makers.get(config.kind, lambda: RandomSampler(seed=seed))()
+
+
+def as_params(search: SearchConfig, values: Mapping[str, Any]) -> dict[str, Param]:
+    """Values as a scenario has them -> as the table has them: choices by the names of their options."""
+    found: dict[str, Param] = {}
+    for name, value in values.items():
+        parameter = search.parameters[name]
+        if isinstance(parameter, Choice):
+            found[name] = value if parameter.named and value in parameter.named else as_option(parameter, value)
+        else:
+            found[name] = value
+    return found
+
+
+def as_values(search: SearchConfig, params: Mapping[str, Param]) -> dict[str, Any]:
+    """The reverse: what stands in the scenario of a trial."""
+    found: dict[str, Any] = {}
+    for name, param in params.items():
+        parameter = search.parameters[name]
+        found[name] = parameter.options[param] if isinstance(parameter, Choice) else param
+    return found
