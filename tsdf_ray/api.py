@@ -15,6 +15,7 @@ from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.needs import ready
 from tsdf_ray.game.networks import networks
+from tsdf_ray.game.plan import plan
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.generators import load_family
@@ -47,7 +48,7 @@ def play(
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
     check_new(root)
-    layout = ready(game, supply_of(executor, address))
+    layout = ready(game, supply_of(executor, address), plan)
     first = load_materials(game, game.seeds[0])
     # A missing or damaged file must show before anything is written.
     attackers_judge(game.judge, load_family(game.generator).attributes)
@@ -71,7 +72,7 @@ def resume(
     """
     run, game = RunDirectory.open(Path(path))
     try:
-        layout = ready(game, supply_of(executor, address))
+        layout = ready(game, supply_of(executor, address), plan)
     except UserError:
         run.close()
         raise

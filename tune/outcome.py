@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tune.scheduler import ROUND, RUNG
-from tune.table import Report
+from tsdf_ray.store.trials import Report
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from tsdf_ray.scenario import Scenario
-from tune.table import Trial
+from tsdf_ray.store.trials import Trial
 
 RUNG = "rung"
 """Result key of what the scheduler compares; larger is better."""

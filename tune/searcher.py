@@ -13,7 +13,7 @@ from ray.tune.search import Searcher
 from tsdf_ray.scenario import Scenario
 from tune.outcome import Outcome
 from tune.study import Study, as_params
-from tune.table import State, TrialsTable
+from tsdf_ray.store.trials import State, TrialsTable
 
 NUMBER = "trial"
 """Key of a trial's number in the config that Tune hands to the trainable."""

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tsdf_ray.randomness import seed_for
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies, as_option
 from tune.designs import design
-from tune.table import Param, Report, State, Trial
+from tsdf_ray.store.trials import Param, Report, State, Trial
 
 STUDY = "tsdf-ray"
 """Name of a search's study in its own storage."""

@@ -5,18 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.files import FOLDER, located
 
 if TYPE_CHECKING:  # kept light: the list of scenarios is shown without torch
-    from tsdf_ray.game.plan import Plan, Supply
+    from tsdf_ray.game.plan import Supply
     from tsdf_ray.scenario import Scenario
 
+Layout = TypeVar("Layout")
 NETWORKS = {"feature_network": "features", "identity": "identity", "lpips": "LPIPS"}
 """Networks of the user's in `evaluation`."""
 CELEBA = ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt", "identity_CelebA.txt")
@@ -112,14 +113,12 @@ def _detectors(scenario: Scenario) -> Iterator[Need]:
             yield Need(f"detector_weights.{name}", given, f"{Path(given).name} ({name})", remedy)
 
 
-def ready(scenario: Scenario, supply: Supply) -> Plan:
-    """The plan of a scenario that can start.
+def ready(scenario: Scenario, supply: Supply, plan: Callable[[Scenario, Supply], Layout]) -> Layout:
+    """The plan of a scenario that can start: `plan` of a race, `trial_plan` of a search (game/plan.py).
 
     Raises one UserError that names everything missing: key, file, where it comes from, and CPUs or GPUs that no machine
     has.
     """
-    from tsdf_ray.game.plan import plan
-
     absent = [(need, problem) for need in needs_of(scenario) if (problem := need.problem) is not None]
     refusals = [f"{need.key}: {problem}; {need.remedy}" for need, problem in absent]
     try:

@@ -1,0 +1,155 @@
+"""The search from beginning to end: baselines, trials under Ray Tune, the best again on unseen people, the report.
+
+Registered as entry point `tsdf_ray.searches`, so that `tsdf_ray.api` can name it without importing it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from actors.cluster import connect
+from tsdf_ray import api
+from tsdf_ray.errors import Stopped, UserError
+from tsdf_ray.game.control import Progress
+from tsdf_ray.game.materials import Materials, load_materials
+from tsdf_ray.game.needs import ready as enough
+from tsdf_ray.game.plan import TrialPlan, trial_plan
+from tsdf_ray.game.supply import supply_of
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario.search_checks import baseline_sides, trial_content
+from tsdf_ray.store.rundir import RunDirectory
+from tsdf_ray.store.trials import TrialsTable
+from tune.best import replay, write_best
+from tune.front import standing
+from tune.loggers import check_loggers
+from tune.report import write_search_report, write_tables
+from tune.study import Study, open_storage
+from tune.trainable import trial_scenario
+from tune.trial import MatchTrial, PlayFactory
+from tune.tuner import run_trials
+from tune.warm import earlier_trials
+
+
+class SearchProgress(Protocol):
+    """What shows the state of a search. Calls come from several threads."""
+
+    def begin_search(self, scenario: Scenario, table: TrialsTable, standing: Any) -> None: ...
+    def changed(self) -> None: ...
+    def note(self, text: str) -> None: ...
+    def matches(self) -> Progress: ...
+    def ask(self) -> None: ...
+    def check(self) -> None: ...
+    def end(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a search needs before anything is written."""
+
+    plan: TrialPlan
+    materials: dict[int, Materials]
+    """By seed of a trial."""
+
+
+def ready(game: Scenario, address: str | None, loggers: Sequence[str] = ()) -> Ready:
+    """Check all that can be checked, and load what all trials share.
+
+    Raises UserError: no section `search`, weights or photos missing, resources that exist nowhere, an earlier search
+    that cannot be read, a logger that is not installed.
+    """
+    if game.search is None:
+        raise UserError(f"{game.name}: has no section `search`, so there is nothing to tune; see docs/search.md")
+    layout = enough(game, supply_of("ray", address), trial_plan)
+    check_loggers(loggers)
+    earlier_trials(game.search)
+    first = trial_scenario(game, 0, {})
+    return Ready(layout, {seed: load_materials(first, seed) for seed in first.seeds})
+
+
+def go(
+    run: RunDirectory,
+    game: Scenario,
+    needed: Ready,
+    *,
+    address: str | None,
+    progress: SearchProgress,
+    report: bool,
+    loggers: Sequence[str] = (),
+    play: PlayFactory = MatchTrial,
+) -> None:
+    """Begin a search, or go on with it, and close `run`. Raises Stopped when the user asked.
+
+    Leaves `status` in run.json: complete, failed (no trial could be completed) or stopped.
+    """
+    search = game.search
+    assert search is not None, "checked by ready()"
+    began, earlier = time.time(), float(run.info().get("seconds", 0.0))
+    table = TrialsTable(run.root / "trials.jsonl")
+    table.repair()
+    status = "failed"
+    connection = None
+    try:
+        run.update(status="running")
+        progress.begin_search(game, table, lambda: standing(search, table.trials))
+        connection = connect(address)
+        _baselines(run.root, game, address, progress, report)
+        study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
+        left = None if search.seconds is None else search.seconds - earlier
+        run_trials(run, game, needed, table, study, progress, left, loggers, play)
+        progress.check()
+        for trial in table.of("running"):
+            table.ended(trial.number, "pruned", "cut: search.seconds were over")
+            study.tell(trial.number, "pruned", trial.last)
+        if table.of("complete"):
+            best = write_best(run.root, game, table)
+            progress.note(f"{len(best)} best setting(s) are in {run.root / 'best'}")
+            replay(run.root, game, table, address, progress.matches(), report)
+            status = "complete"
+    except Stopped:
+        status = "stopped"
+        raise
+    finally:
+        progress.end()
+        run.update(status=status, seconds=earlier + time.time() - began, trials=_counts(table))
+        if table.trials:
+            write_tables(run.root)
+            if report:
+                write_search_report(run.root)
+        run.close()
+        if connection is not None:
+            connection.close()
+
+
+def _counts(table: TrialsTable) -> dict[str, int]:
+    return {state: len(table.of(state)) for state in ("complete", "pruned", "failed", "running")}
+
+
+def _baselines(
+    root: Path, game: Scenario, address: str | None, progress: SearchProgress, report: bool
+) -> None:
+    """What no parameter touches, played once, beside the search and on the same photos."""
+    search = game.search
+    assert search is not None, "checked by ready()"
+    for defenders, attackers in baseline_sides(game):
+        scenario = trial_content(
+            game,
+            {},
+            name=f"{game.name}/baselines",
+            defenders=defenders,
+            attackers=attackers,
+            seeds=search.seeds or game.seeds,
+            held_out_use="rest",
+        )
+        play_or_resume(scenario, root / "baselines", address, progress.matches(), report)
+
+
+def play_or_resume(scenario: Scenario, root: Path, address: str | None, progress: Progress, report: bool) -> None:
+    """Play a scenario into `root`, go on with it, or leave it when it is complete."""
+    if not (root / "run.json").exists():
+        api.play(scenario, root, address=address, progress=progress, report=report)
+    elif api.Run(root).status != "complete":
+        api.resume(root, address=address, progress=progress, report=report)

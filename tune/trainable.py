@@ -1,0 +1,109 @@
+"""The trial as Ray Tune runs it: a process that plays one trial after another, a round per step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune as ray_tune
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.game.materials import Materials
+from tsdf_ray.game.plan import Plan
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario.search_checks import trial_content, trial_sides
+from tsdf_ray.store.atomic import write_json
+from tune.outcome import Outcome
+from tune.scheduler import rung_sign
+from tune.searcher import NUMBER
+from tune.study import as_values
+from tune.trial import MatchTrial, Play, PlayFactory, Setting
+
+
+def trial_folder(root: Path, number: int) -> Path:
+    """Run directory of a trial."""
+    return root / "trials" / f"{number:04d}"
+
+
+def trial_scenario(scenario: Scenario, number: int, params: dict[str, Any]) -> Scenario:
+    """What a trial plays: the searched players with the trial's values, its seeds, nobody who is held out."""
+    search = scenario.search
+    assert search is not None, "only a scenario with a search has trials"
+    defenders, attackers = trial_sides(scenario)
+    return trial_content(
+        scenario,
+        as_values(search, params),
+        name=f"{scenario.name}/trial-{number}",
+        defenders=defenders,
+        attackers=attackers,
+        seeds=search.seeds or scenario.seeds,
+        held_out_use="rest",
+    )
+
+
+class TrialTrainable(ray_tune.Trainable):
+    """Keeps its process, with what it has loaded, from trial to trial (`reuse_actors`)."""
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        root: str = "",
+        scenario_json: str = "",
+        materials: dict[int, Materials] | None = None,
+        roles: Plan | None = None,
+        play: PlayFactory = MatchTrial,
+    ) -> None:
+        """`config`: number, parameters and reported rounds of a trial; the rest is the same for all trials."""
+        self._root = Path(root)
+        self._scenario = Scenario.model_validate_json(scenario_json)
+        self._materials = materials or {}
+        self._roles = roles
+        self._factory = play
+        self._play: Play | None = None
+        self._seat(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Another trial takes its place in this process."""
+        self._leave()
+        self._seat(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """One round."""
+        try:
+            if self._play is None:
+                self._play = self._factory(self._setting)
+            outcome: Outcome = self._play.step()
+        except UserError as error:
+            outcome = Outcome(self._setting.reported + 1, failed=str(error))
+        search = self._scenario.search
+        assert search is not None, "only a scenario with a search has trials"
+        value = outcome.report.values.get(search.rung_objective) if outcome.report else None
+        rung = None if value is None else rung_sign(self._scenario) * value
+        return outcome.result(done=outcome.round >= self._scenario.rounds, rung=rung)
+
+    def cleanup(self) -> None:
+        """The trial's folder is left as it is."""
+        self._leave()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Only a note: the trial's own folder is its checkpoint."""
+        write_json(Path(checkpoint_dir) / "trial.json", {"folder": str(self._setting.root)})
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """The trial's folder says where it stands."""
+
+    def _seat(self, config: dict[str, Any]) -> None:
+        if not (self._root / "run.json").exists():
+            raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
+        number = int(config[NUMBER])
+        search = self._scenario.search
+        assert search is not None, "only a scenario with a search has trials"
+        scenario = trial_scenario(self._scenario, number, config["params"])
+        folder = trial_folder(self._root, number)
+        self._setting = Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
+
+    def _leave(self) -> None:
+        if self._play is not None:
+            self._play.close()
+            self._play = None
