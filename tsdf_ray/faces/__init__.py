@@ -1,6 +1,6 @@
 """Photos in: readers, labels, edits, splits."""
 
-from tsdf_ray.faces.config import Counts, FacesConfig
+from tsdf_ray.faces.config import Counts, FacesConfig, HeldOut
 from tsdf_ray.faces.decode import BadPhoto, decode, load_photo, to_square
 from tsdf_ray.faces.edits import Edits, all_edits, draw_edits, edit_labels
 from tsdf_ray.faces.faceset import HAIR, FaceSet, to_images, to_pixels
@@ -17,6 +17,7 @@ __all__ = [
     "FaceSet",
     "FaceSource",
     "FacesConfig",
+    "HeldOut",
     "Index",
     "Splits",
     "Tally",

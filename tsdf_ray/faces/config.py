@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from tsdf_ray.faces.faceset import HAIR
@@ -26,6 +26,20 @@ class Counts(BaseModel):
     )
 
 
+class HeldOut(BaseModel):
+    """People kept apart, the same ones with every seed: a search plays with `rest`, its winners again with `held`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(
+        0.5, gt=0, lt=1, description="of the people who can be judged on: split evaluation, or no split given"
+    )
+    use: Literal["rest", "held"] = Field(
+        "rest",
+        description="rest: no set has photos of theirs; held: all evaluation photos are theirs, and no others",
+    )
+
+
 class FacesConfig(BaseModel):
     """The section `faces` of a scenario."""
 
@@ -40,10 +54,21 @@ class FacesConfig(BaseModel):
         None, ge=16, le=8000, description="side of the centre crop in the original; default: the largest square"
     )
     counts: Counts = Field(Counts(), description="photos of each role")
+    held_out: HeldOut | None = Field(
+        None, description="people kept apart from the others, whatever the seed; a search sets it (search.replay)"
+    )
     on_bad: OnBad = Field("stop", description="a bad photo or row stops the run, or is skipped, counted and listed")
     attributes: tuple[str, ...] = Field(
         (*HAIR, "Male"), description="labels to read; a generator's own take precedence"
     )
+
+    @model_serializer(mode="wrap")
+    def _nobody_held_out(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A scenario that holds nobody out keeps the digest it had before it could.
+        content: dict[str, Any] = plain(self)
+        if self.held_out is None:
+            content.pop("held_out", None)
+        return content
 
     @model_validator(mode="after")
     def _check(self) -> FacesConfig:

@@ -14,6 +14,7 @@ from tsdf_ray.faces.config import FacesConfig
 from tsdf_ray.faces.decode import Pixels
 from tsdf_ray.faces.faceset import HAIR, FaceSet
 from tsdf_ray.faces.folder import FolderSource
+from tsdf_ray.faces.held_out import held_out_people
 from tsdf_ray.faces.parquet import ParquetSource
 from tsdf_ray.faces.sample import sample_source
 from tsdf_ray.faces.source import SPLITS, TRAINING, Face, FaceSource, Index, Tally
@@ -59,8 +60,9 @@ def load_splits(config: FacesConfig, run_seed: int, attributes: tuple[str, ...] 
     `attributes` (a generator's) override the config's. With two or more hair colours among them, only photos with
     exactly one of these are used. CelebA: evaluation from partition 2, defender and attacker from partition 0, divided
     by identity. A `split` column is obeyed. Otherwise people (a photo without an identity is one) are divided by
-    `counts`. Equal seed and equal data give equal sets. Raises UserError: bad items under `stop`, an identity in two
-    splits, fewer photos than asked for.
+    `counts`. Equal seed and equal data give equal sets. With `held_out` the people held out are in no set (use rest),
+    or they alone in the evaluation (use held). Raises UserError: bad items under `stop`, an identity in two splits,
+    fewer photos than asked for.
     """
     wanted = config.attributes if attributes is None else attributes
     tally = Tally(config.on_bad)
@@ -85,19 +87,29 @@ def _pools(index: Index, config: FacesConfig, run_seed: int) -> dict[str, list[s
     person = [identity or f"photo {key}" for key, identity in zip(index.ids, index.identities, strict=True)]
     rows = sorted((n for n in range(len(index.ids)) if usable_N[n]), key=index.ids.__getitem__)
     given: list[tuple[int, str]] = [(n, split) for n in rows if (split := index.splits[n]) in SPLITS and split]
+    held: frozenset[str] = frozenset()
+    judged = config.held_out is not None and config.held_out.use == "held"
+    if config.held_out is not None:
+        # Before anyone is left out: bad data is told alike, whoever plays.
+        _check_disjoint(index, person, given, config)
+        held = held_out_people(index, person, config.held_out.share)
+        given = [(n, split) for n, split in given if (person[n] in held) == (judged and split == "evaluation")]
     for label, parts in ((TRAINING, SPLITS[:2]), (None, SPLITS)):
-        open_rows = [n for n in rows if index.splits[n] == label]
+        open_rows = [n for n in rows if index.splits[n] == label and person[n] not in held]
         if open_rows:
             people = [person[n] for n in open_rows]
-            shares = {split: counts[split] for split in parts}
+            shares = {split: counts[split] for split in (parts[:2] if judged else parts)}
             side = divide(people, shares, numpy_rng(run_seed, "faces", "people", label or "all"))
             given += [(n, side[person[n]]) for n in open_rows]
+    if judged:
+        given += [(n, "evaluation") for n in rows if index.splits[n] is None and person[n] in held]
     _check_disjoint(index, person, given, config)
     pools: dict[str, list[str]] = {split: sorted(index.ids[n] for n, s in given if s == split) for split in SPLITS}
     for split, pool in pools.items():
         if len(pool) < counts[split]:
             only = " with exactly one hair colour" if len(hair) > 1 else ""
-            raise UserError(_too_few(config, split, f"there are {len(pool)}{only}"))
+            cut = any(person[n] in held for n in rows if index.splits[n] in (split, None))
+            raise UserError(_too_few(config, split, f"there are {len(pool)}{only}", cut))
     return pools
 
 
@@ -153,9 +165,15 @@ def _decode(
         bad.update(key for key in missing if key not in pixels)
 
 
-def _too_few(config: FacesConfig, split: str, found: str) -> str:
-    asked = getattr(config.counts, split)
-    return f"faces ({config.source}): {asked} {split} photos asked for, {found}; lower faces.counts.{split}"
+def _too_few(config: FacesConfig, split: str, found: str, cut: bool = False) -> str:
+    """`cut`: the people held out lack here."""
+    asked, held = getattr(config.counts, split), config.held_out
+    remedy = f"lower faces.counts.{split}"
+    if held is not None and (cut or split == "evaluation"):
+        way = "raise" if (held.use, split) == ("held", "evaluation") else "lower"
+        found += f" with faces.held_out (share {held.share:g}, use {held.use})"
+        remedy += f", or {way} faces.held_out.share (of a search: search.replay.held_out)"
+    return f"faces ({config.source}): {asked} {split} photos asked for, {found}; {remedy}"
 
 
 def _face_set(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.scenario.keys import did_you_mean, valid_keys
+from tsdf_ray.scenario.explain import explained
+from tsdf_ray.scenario.keys import did_you_mean
 from tsdf_ray.scenario.model import Scenario
-from tsdf_ray.scenario.yamlfile import KeyPath, YamlDocument, parse_yaml, read_yaml
+from tsdf_ray.scenario.yamlfile import YamlDocument, parse_yaml, read_yaml
 
 
 def packaged_scenarios() -> dict[str, Traversable]:
@@ -80,43 +80,7 @@ def apply_change(document: YamlDocument, change: str) -> None:
 
 
 def _messages(error: ValidationError, document: YamlDocument) -> list[str]:
-    lines = []
-    for item in error.errors():
-        path = _in_file(tuple(item["loc"]) + tuple(item.get("ctx", {}).get("path", ())), document.content)
-        if item["type"] in {"union_tag_invalid", "union_tag_not_found"}:
-            path = (*path, str(item["ctx"]["discriminator"]).strip("'"))
-        key = ".".join(str(part) for part in path) or "scenario"
-        lines.append(f"{document.where(path)}: {key}: {_explain(item, path, document.content)}")
-    return lines
-
-
-def _in_file(path: KeyPath, content: Any) -> KeyPath:
-    """`path` without the tags pydantic adds for unions, which are no keys of the file."""
-    kept: list[str | int] = []
-    at = content
-    for i, part in enumerate(path):
-        last = i == len(path) - 1
-        inside = (isinstance(at, dict) and part in at) or (isinstance(at, list) and isinstance(part, int))
-        if inside:
-            at = at[part]
-        elif not last:
-            continue
-        kept.append(part)
-    return tuple(kept)
-
-
-def _explain(item: Mapping[str, Any], path: KeyPath, content: Any) -> str:
-    kind, context = item["type"], item.get("ctx", {})
-    message = str(item["msg"]).replace("Input should be", "must be").removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        valid = valid_keys(path[:-1], content)
-        return f"unknown key.{did_you_mean(str(path[-1]), valid)} Valid keys: {', '.join(valid)}"
-    if kind == "missing":
-        return message if message != "Field required" else "is missing; add it"
-    if kind == "union_tag_invalid":
-        valid = [tag.strip(" '") for tag in str(context["expected_tags"]).split(",")]
-        return f"unknown name {context['tag']!r}.{did_you_mean(context['tag'], valid)} Valid names: {', '.join(valid)}"
-    if kind == "union_tag_not_found":
-        return "is missing; it says which kind of section this is"
-    given = item.get("input")
-    return message + ("" if isinstance(given, dict | list | tuple) else f" (given: {given!r})")
+    return [
+        f"{document.where(path)}: {'.'.join(map(str, path)) or 'scenario'}: {text}"
+        for path, text in explained(error, document.content)
+    ]
