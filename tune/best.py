@@ -12,11 +12,10 @@ from typing import Any
 from tsdf_ray import api
 from tsdf_ray.game.control import Progress
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search_checks import baseline_sides, touched, trial_content, trial_sides
+from tsdf_ray.scenario.search_trials import baseline_sides, one_side, real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_text
 from tsdf_ray.store.trials import Trial, TrialsTable
 from tune.front import best_trials
-from tune.study import as_values
 
 
 def replay_seeds(game: Scenario) -> tuple[int, ...]:
@@ -38,7 +37,7 @@ def chosen(game: Scenario, table: TrialsTable) -> list[Trial]:
     """What is replayed: the best settings, then the start points that were played to the end."""
     search = game.search
     assert search is not None, "only a scenario with a search has a best setting"
-    best = best_trials(search, table.trials, search.replay.best)
+    best, _ = best_trials(search, table.trials, search.replay.best)
     return [*best, *(t for t in table.of("complete") if t.point is not None and t not in best)]
 
 
@@ -47,7 +46,7 @@ def write_best(root: Path, game: Scenario, table: TrialsTable) -> list[Path]:
     search = game.search
     assert search is not None, "only a scenario with a search has a best setting"
     paths = []
-    for trial in best_trials(search, table.trials, search.replay.best):
+    for trial in best_trials(search, table.trials, search.replay.best)[0]:
         path = root / "best" / f"{label_of(trial)}.yaml"
         write_text(path, setting_scenario(game, trial).as_yaml())
         paths.append(path)
@@ -61,7 +60,7 @@ def setting_scenario(game: Scenario, trial: Trial) -> Scenario:
     defenders, attackers = trial_sides(game)
     return trial_content(
         game,
-        as_values(search, trial.params),
+        real_values(search, trial.params),
         name=f"{game.name}/{label_of(trial)}",
         defenders=defenders,
         attackers=attackers,
@@ -76,7 +75,7 @@ def replay_scenarios(game: Scenario, table: TrialsTable) -> dict[str, Scenario]:
     settings = chosen(game, table)
     if not settings or replay_seeds(game) == ():
         return {}
-    side = _one_side(game)
+    side = one_side(game)
     if side is None:
         return {f"replay/{label_of(trial)}": setting_scenario(game, trial) for trial in settings}
     content = setting_scenario(game, settings[0]).model_dump(mode="json")
@@ -89,14 +88,6 @@ def replay_scenarios(game: Scenario, table: TrialsTable) -> dict[str, Scenario]:
         players |= {name: base[side][name] for name in sides[("defenders", "attackers").index(side)]}
     content |= {side: players, "name": f"{game.name}/replay", "detector_weights": base["detector_weights"]}
     return {"replay": Scenario.model_validate(content)}
-
-
-def _one_side(game: Scenario) -> str | None:
-    """`defenders` or `attackers`, where all parameters touch that side alone."""
-    defenders, attackers, both = touched(game)
-    if both or bool(defenders) == bool(attackers):
-        return None
-    return "defenders" if defenders else "attackers"
 
 
 def _name(label: str, player: str, all_players: Mapping[str, Any]) -> str:

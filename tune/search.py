@@ -20,11 +20,11 @@ from tsdf_ray.game.needs import ready as enough
 from tsdf_ray.game.plan import TrialPlan, trial_plan
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search_checks import baseline_sides, trial_content
+from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
 from tune.best import replay, write_best
-from tune.front import standing
+from tune.standing import standing
 from tune.loggers import check_loggers
 from tune.report import write_search_report, write_tables
 from tune.study import Study, open_storage

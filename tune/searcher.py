@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from ray.tune.search import Searcher
 
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario.search_trials import resolve_point
 from tune.outcome import Outcome
-from tune.study import Study, as_params
+from tune.study import Study
 from tsdf_ray.store.trials import State, TrialsTable
 
 NUMBER = "trial"
@@ -53,7 +54,7 @@ class TableSearcher(Searcher):
                 number = len(self._table.trials)
                 points = list(self._search.start.points.items())
                 point, values = points[number] if number < len(points) else (None, {})
-                params, notes = self._study.ask(number, as_params(self._search, values))
+                params, notes = self._study.ask(number, resolve_point(self._search, values))
                 trial = self._table.asked(params, point, notes)
             else:
                 return Searcher.FINISHED

@@ -19,7 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tsdf_ray.randomness import seed_for
-from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies, as_option
+from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies
 from tune.designs import design
 from tsdf_ray.store.trials import Param, Report, State, Trial
 
@@ -187,24 +187,3 @@ def make_sampler(search: SearchConfig, number: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return makers.get(config.kind, lambda: RandomSampler(seed=seed))()
-
-
-def as_params(search: SearchConfig, values: Mapping[str, Any]) -> dict[str, Param]:
-    """Values as a scenario has them -> as the table has them: choices by the names of their options."""
-    found: dict[str, Param] = {}
-    for name, value in values.items():
-        parameter = search.parameters[name]
-        if isinstance(parameter, Choice):
-            found[name] = value if parameter.named and value in parameter.named else as_option(parameter, value)
-        else:
-            found[name] = value
-    return found
-
-
-def as_values(search: SearchConfig, params: Mapping[str, Param]) -> dict[str, Any]:
-    """The reverse: what stands in the scenario of a trial."""
-    found: dict[str, Any] = {}
-    for name, param in params.items():
-        parameter = search.parameters[name]
-        found[name] = parameter.options[param] if isinstance(parameter, Choice) else param
-    return found

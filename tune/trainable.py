@@ -11,12 +11,11 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.game.materials import Materials
 from tsdf_ray.game.plan import Plan
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search_checks import trial_content, trial_sides
+from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_json
 from tune.outcome import Outcome
 from tune.scheduler import rung_sign
 from tune.searcher import NUMBER
-from tune.study import as_values
 from tune.trial import MatchTrial, Play, PlayFactory, Setting
 
 
@@ -32,7 +31,7 @@ def trial_scenario(scenario: Scenario, number: int, params: dict[str, Any]) -> S
     defenders, attackers = trial_sides(scenario)
     return trial_content(
         scenario,
-        as_values(search, params),
+        real_values(search, params),
         name=f"{scenario.name}/trial-{number}",
         defenders=defenders,
         attackers=attackers,

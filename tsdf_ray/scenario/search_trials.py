@@ -49,6 +49,14 @@ def baseline_sides(scenario: Scenario) -> list[Sides]:
     return [(defenders, attackers)] if defenders and attackers else []
 
 
+def one_side(scenario: Scenario) -> Literal["defenders", "attackers"] | None:
+    """The side that is searched, where it is one alone: its players meet the same opponents in every trial."""
+    touched = _touched(scenario)
+    if touched is None or all(touched):
+        return None
+    return "defenders" if touched[0] else "attackers"
+
+
 def _touched(scenario: Scenario) -> Sides | None:
     """The players that parameters belong to; None when one belongs to none."""
     content = base_content(scenario)

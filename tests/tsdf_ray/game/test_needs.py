@@ -90,7 +90,7 @@ def test_play_names_everything_that_is_missing_at_once(tmp_path: Path) -> None:
 
 def test_check_and_one_missing_thing() -> None:
     with pytest.raises(UserError) as error:
-        ready(Scenario.load("smoke", ("generator=/no/gen_00600000.pt",)), RICH)
+        ready(Scenario.load("smoke", ("generator=/no/gen_00600000.pt",)), RICH, plan)
     assert str(error.value) == (
         "generator: no such file or folder: /no/gen_00600000.pt; the official file, from github.com/imlixinyang/HiSD"
     )
@@ -123,7 +123,7 @@ def test_files_are_found_in_the_current_folder_and_below_the_variable(
 
 
 def test_ready_gives_the_plan() -> None:
-    assert ready(Scenario.load("quickstart"), Supply(2, 0)).parallel_matches == 2
+    assert ready(Scenario.load("quickstart"), Supply(2, 0), plan).parallel_matches == 2
 
 
 @pytest.mark.parametrize(
