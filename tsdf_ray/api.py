@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any, Protocol
 
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.game.control import Progress, Quiet
@@ -20,6 +22,7 @@ from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.generators import load_family
 from tsdf_ray.judges import attackers_judge
+from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
@@ -44,10 +47,7 @@ def play(
     runs/NAME-TIME); `changes` are `dotted.key=value`. Raises UserError before anything is written, and Stopped after
     SIGINT or SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
     """
-    game = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
-    check_new(root)
+    game, root = _begin(scenario, out, changes)
     layout = ready(game, supply_of(executor, address), plan)
     first = load_materials(game, game.seeds[0])
     # A missing or damaged file must show before anything is written.
@@ -57,20 +57,81 @@ def play(
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 
 
+def tune(
+    scenario: str | Path | Scenario,
+    out: str | Path | None = None,
+    *,
+    changes: tuple[str, ...] = (),
+    address: str | None = None,
+    progress: Any = None,
+    report: bool = True,
+    loggers: Sequence[str] = (),
+) -> Run:
+    """Search what the section `search` of a scenario says, and play the best again on people the search never saw.
+
+    As `play`; `loggers` are `mlflow=URI` and `wandb=PROJECT`, beside TensorBoard in DIR/tune. The run's
+    `info["status"]` is `failed` when no trial could be completed. `progress`: see `cli/search_progress.py`.
+    """
+    game, root = _begin(scenario, out, changes)
+    engine = _engine()
+    needed = engine.ready(game, address, loggers)
+    run = RunDirectory.create(root, game, kind="search")
+    engine.go(run, game, needed, address=address, progress=progress, report=report, loggers=loggers)
+    return Run(run.root)
+
+
+class _Engine(Protocol):
+    """What the package `tune` offers (tune/search.py)."""
+
+    def ready(self, game: Scenario, address: str | None, loggers: Sequence[str]) -> Any: ...
+    def go(self, run: RunDirectory, game: Scenario, needed: Any, **options: Any) -> None: ...
+    def report(self, root: Path) -> Path: ...
+
+
+def write_report(path: str | Path) -> Path:
+    """Write report.html and figures/ of a run or a search anew; returns the page. Raises UserError: no such run."""
+    run = Run(path)
+    return _engine().report(run.path) if run.info.get("kind") == "search" else run.report()
+
+
+def _engine() -> _Engine:
+    none: dict[str, _Engine] = {}
+    return look_up("searches", "tune", none)
+
+
+def _begin(scenario: str | Path | Scenario, out: str | Path | None, changes: tuple[str, ...]) -> tuple[Scenario, Path]:
+    """The scenario, and the folder where nothing lies yet."""
+    game = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
+    check_new(root)
+    return game, root
+
+
 def resume(
     path: str | Path,
     *,
     executor: str = "ray",
     address: str | None = None,
-    progress: Progress | None = None,
+    progress: Any = None,
     report: bool = True,
+    loggers: Sequence[str] = (),
 ) -> Run:
-    """Go on with a stopped, killed or failed run: finished rounds are kept, the rest is played.
+    """Go on with a stopped, killed or failed run or search: what is finished is kept, the rest is played.
 
-    The tables equal those of an unbroken run. Raises UserError when `path` is no run, is held by another process, or a
-    file it needs was changed.
+    The tables of a run equal those of an unbroken one. Raises UserError when `path` is no run, is held by another
+    process, or a file it needs was changed. `executor` is for runs, `loggers` for searches.
     """
     run, game = RunDirectory.open(Path(path))
+    if run.info().get("kind") == "search":
+        engine = _engine()
+        try:
+            needed = engine.ready(game, address, loggers)
+        except UserError:
+            run.close()
+            raise
+        engine.go(run, game, needed, address=address, progress=progress, report=report, loggers=loggers)
+        return Run(run.root)
     try:
         layout = ready(game, supply_of(executor, address), plan)
     except UserError:

@@ -57,7 +57,8 @@ def sobol_point(search: SearchConfig, n: int) -> dict[str, Any]:
         sequence.fast_forward(n)
     unit = sequence.random(1)[0]
     return {
-        name: _from_unit(parameter, float(u)) for (name, parameter), u in zip(search.parameters.items(), unit, strict=True)
+        name: _from_unit(parameter, float(u))
+        for (name, parameter), u in zip(search.parameters.items(), unit, strict=True)
     }
 
 

@@ -24,7 +24,11 @@ class Outcome:
 
     def result(self, *, done: bool, rung: float | None) -> dict[str, Any]:
         """For Tune; `rung`: what the scheduler compares, larger is better."""
-        found: dict[str, Any] = {ROUND: self.round, "done": done or self.failed is not None, "failed": self.failed or ""}
+        found: dict[str, Any] = {
+            ROUND: self.round,
+            "done": done or self.failed is not None,
+            "failed": self.failed or "",
+        }
         found["report"] = json.dumps(vars(self.report)) if self.report else ""
         if self.report:
             found |= {f"objective/{name}": value for name, value in self.report.values.items()}

@@ -9,7 +9,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from actors.cluster import connect
 from tsdf_ray import api
@@ -18,6 +17,7 @@ from tsdf_ray.game.control import Progress
 from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.needs import ready as enough
 from tsdf_ray.game.plan import TrialPlan, trial_plan
+from tsdf_ray.game.search_control import SearchBoard, SearchProgress
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
@@ -32,18 +32,6 @@ from tune.trainable import trial_scenario
 from tune.trial import MatchTrial, PlayFactory
 from tune.tuner import run_trials
 from tune.warm import earlier_trials
-
-
-class SearchProgress(Protocol):
-    """What shows the state of a search. Calls come from several threads."""
-
-    def begin_search(self, scenario: Scenario, table: TrialsTable, standing: Any) -> None: ...
-    def changed(self) -> None: ...
-    def note(self, text: str) -> None: ...
-    def matches(self) -> Progress: ...
-    def ask(self) -> None: ...
-    def check(self) -> None: ...
-    def end(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -76,8 +64,8 @@ def go(
     needed: Ready,
     *,
     address: str | None,
-    progress: SearchProgress,
-    report: bool,
+    progress: SearchProgress | None = None,
+    report: bool = True,
     loggers: Sequence[str] = (),
     play: PlayFactory = MatchTrial,
 ) -> None:
@@ -87,6 +75,7 @@ def go(
     """
     search = game.search
     assert search is not None, "checked by ready()"
+    progress = progress or SearchBoard()
     began, earlier = time.time(), float(run.info().get("seconds", 0.0))
     table = TrialsTable(run.root / "trials.jsonl")
     table.repair()
@@ -94,7 +83,7 @@ def go(
     connection = None
     try:
         run.update(status="running")
-        progress.begin_search(game, table, lambda: standing(search, table.trials))
+        progress.begin_search(game, table, lambda: standing(search, table.trials), needed.plan.parallel)
         connection = connect(address)
         _baselines(run.root, game, address, progress, report)
         study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
@@ -124,13 +113,17 @@ def go(
             connection.close()
 
 
+def report(root: Path) -> Path:
+    """Write tables and report.html of a search anew; returns the page."""
+    write_tables(root)
+    return write_search_report(root)
+
+
 def _counts(table: TrialsTable) -> dict[str, int]:
     return {state: len(table.of(state)) for state in ("complete", "pruned", "failed", "running")}
 
 
-def _baselines(
-    root: Path, game: Scenario, address: str | None, progress: SearchProgress, report: bool
-) -> None:
+def _baselines(root: Path, game: Scenario, address: str | None, progress: SearchProgress, report: bool) -> None:
     """What no parameter touches, played once, beside the search and on the same photos."""
     search = game.search
     assert search is not None, "checked by ready()"

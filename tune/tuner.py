@@ -14,6 +14,7 @@ from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
 from tsdf_ray.errors import Stopped
+from tsdf_ray.game.search_control import SearchProgress
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
@@ -25,7 +26,7 @@ from tune.trainable import TrialTrainable
 from tune.trial import PlayFactory
 
 if TYPE_CHECKING:
-    from tune.search import Ready, SearchProgress
+    from tune.search import Ready
 
 RESTARTS = 3
 """How often a trial whose process died is taken up again; a setting that kills its process every time must end."""

@@ -78,9 +78,7 @@ def _order(study: Study, search: SearchConfig) -> list[str]:
     return list(names) if names is not None and set(names) == set(search.objectives) else list(search.objectives)
 
 
-def _fitting(
-    search: SearchConfig, trials: list[FrozenTrial], where: str, objectives: list[str]
-) -> list[FrozenTrial]:
+def _fitting(search: SearchConfig, trials: list[FrozenTrial], where: str, objectives: list[str]) -> list[FrozenTrial]:
     known, fitting = distributions(search), []
     for trial in trials:
         wanted: dict[str, object] = {}

@@ -42,6 +42,19 @@ def show(run: Run) -> None:
         raise leave(FAILED, f"{len(failed)} match(es) failed:\n{reasons}\n{again}")
 
 
+def show_search(run: Run) -> None:
+    """Print the best settings and the report's place. Exits with 1 when no trial could be completed."""
+    states = run.info.get("trials", {})
+    typer.echo("trials: " + (", ".join(f"{count} {state}" for state, count in states.items() if count) or "none"))
+    for line in run.search["lines"]:
+        typer.echo(line)
+    page = run.path / "report.html"
+    typer.echo(f"report: {page}" if page.exists() else f"search: {run.path}")
+    if not states.get("complete"):
+        reasons = "\n".join(dict.fromkeys(run.search["failures"])) or "all were stopped early; loosen search.scheduler"
+        raise leave(FAILED, f"no trial could be completed:\n{reasons}")
+
+
 def table_console() -> Console:
     """Standard output; a pipe has no width, and rich's 80 columns would cut numbers."""
     console = Console()

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or a search.")]) -> None:
     """Write report.html and figures/ of a run anew."""
-    from tsdf_ray.store.run import Run
+    from tsdf_ray import api
 
-    typer.echo(f"report: {Run(run).report()}")
+    typer.echo(f"report: {api.write_report(run)}")

@@ -8,21 +8,34 @@ from typing import Annotated
 import typer
 
 from tsdf_ray.cli.play import AddressOption, ExecutorOption
+from tsdf_ray.cli.tune import LogOption
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a stopped, killed or failed run.")],
+    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a stopped, killed or failed run or search.")],
     executor: ExecutorOption = "ray",
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
+    log: LogOption = None,
 ) -> None:
-    """Go on with a run: finished rounds are kept, the rest is played."""
+    """Go on with a run or a search: what is finished is kept, the rest is played."""
     from tsdf_ray import api
     from tsdf_ray.cli import outcome
-    from tsdf_ray.cli.progress import make_progress
     from tsdf_ray.cli.stopping import stoppable
+    from tsdf_ray.store.run import Run
 
-    progress = make_progress()
-    with stoppable(progress.ask):
-        finished = api.resume(run, executor=executor, address=address, progress=progress, report=report)
+    options = {"address": address, "report": report}
+    if Run(run).info.get("kind") == "search":
+        from tsdf_ray.cli.search_progress import make_search_progress
+
+        searching = make_search_progress()
+        with stoppable(searching.ask):
+            found = api.resume(run, progress=searching, loggers=tuple(log or ()), **options)
+        outcome.show_search(found)
+        return
+    from tsdf_ray.cli.progress import make_progress
+
+    playing = make_progress()
+    with stoppable(playing.ask):
+        finished = api.resume(run, executor=executor, progress=playing, **options)
     outcome.show(finished)

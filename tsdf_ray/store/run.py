@@ -38,17 +38,30 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json."""
-        path = self.path / "summary.json"
-        if not path.exists():
-            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.path}` finishes the run")
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
+        return self._json("summary.json")
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """search.json of a search (docs/run-directory.md)."""
+        return self._json("search.json")
+
+    @property
+    def trials(self) -> pa.Table:
+        """tables/trials.parquet of a search: one row per trial."""
+        return self._table("trials")
 
     def report(self) -> Path:
         """Write report.html and figures/ anew; returns the page."""
         from tsdf_ray.report import write_report
 
         return write_report(self.path)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        if not path.exists():
+            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.path}` finishes the run")
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return content
 
     def _table(self, name: str) -> pa.Table:
         path = self.path / "tables" / f"{name}.parquet"

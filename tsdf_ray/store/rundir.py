@@ -8,7 +8,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +34,8 @@ class RunDirectory:
         self._events = (root / "events.jsonl").open("a", encoding="utf-8")
 
     @staticmethod
-    def create(root: Path, scenario: Scenario) -> RunDirectory:
-        """A new run. Raises UserError when `root` is a run already, is not empty, or cannot be written."""
+    def create(root: Path, scenario: Scenario, kind: str = "race") -> RunDirectory:
+        """A new run; `kind`: race or search. Raises UserError when `root` is a run already, is not empty, or cannot be written."""
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
@@ -46,8 +46,10 @@ class RunDirectory:
             raise UserError(f"{root}: cannot be written ({error.strerror}); choose another --out") from error
         run.update(
             schema=1,
+            kind=kind,
             scenario=scenario.name,
             digest=scenario.digest,
+            content=json.loads(scenario.as_json()),
             seeds=list(scenario.seeds),
             status="running",
             started=time.time(),
@@ -67,7 +69,10 @@ class RunDirectory:
         scenario = Scenario.model_validate(yaml.safe_load((root / "scenario.yaml").read_text(encoding="utf-8")))
         if scenario.digest != info.get("digest"):
             lock.close()
-            raise UserError(f"{root / 'scenario.yaml'}: was changed since the run began; play it into a new folder")
+            changed = "; ".join(_differences(info.get("content"), json.loads(scenario.as_json())))
+            raise UserError(
+                f"{root / 'scenario.yaml'}: was changed since the run began ({changed}); play it into a new folder"
+            )
         return RunDirectory(root, lock), scenario
 
     def info(self) -> dict[str, Any]:
@@ -106,6 +111,15 @@ def read_info(root: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{root / 'run.json'}: is damaged ({error}); restore it from a copy") from error
     return info
+
+
+def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    """`key: old -> new` of everything that differs; keys are dotted."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in {**before, **after}:
+            yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+    elif before != after:
+        yield f"{key}: {json.dumps(before)} -> {json.dumps(after)}"
 
 
 def check_new(root: Path) -> None:

@@ -12,7 +12,7 @@ from tsdf_ray.cli import app
 from tsdf_ray.errors import UserError
 from tsdf_ray.files import FOLDER, located
 from tsdf_ray.game.needs import CELEBA, generator_weights, needs_of, ready
-from tsdf_ray.game.plan import Supply
+from tsdf_ray.game.plan import Supply, plan
 from tsdf_ray.generators.catalogue import family_of, releases_like
 from tsdf_ray.generators.weights import locate
 from tsdf_ray.scenario import Scenario
