@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tsdf_ray import api
 from tsdf_ray.game.control import Progress
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import baseline_sides, one_side, real_values, trial_content, trial_sides

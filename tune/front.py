@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tsdf_ray.scenario.search import SearchConfig
-from tune.analysis import bound, constrained_value
 from tsdf_ray.store.trials import Report, Trial
+from tune.analysis import bound, constrained_value
 
 
 def scored(search: SearchConfig, trials: Sequence[Trial]) -> list[Trial]:

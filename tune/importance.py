@@ -12,9 +12,9 @@ from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.trial import FrozenTrial
 
 from tsdf_ray.scenario.search import SearchConfig
+from tsdf_ray.store.trials import Trial
 from tune.front import scored
 from tune.study import frozen
-from tsdf_ray.store.trials import Trial
 
 FEWEST = 8
 """Complete trials below which nothing is said."""

@@ -1,4 +1,4 @@
-"""Who else is told of results: TensorBoard always (in DIR/tune), MLflow and Weights & Biases on demand, all Ray's own."""
+"""Who else hears of results: TensorBoard always (in DIR/tune), MLflow and Weights & Biases on demand; all Ray's own."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from tune.scheduler import ROUND, RUNG
 from tsdf_ray.store.trials import Report
+from tune.scheduler import ROUND, RUNG
 
 
 @dataclass(frozen=True)

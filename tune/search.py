@@ -24,9 +24,9 @@ from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
 from tune.best import replay, write_best
-from tune.standing import standing
 from tune.loggers import check_loggers
 from tune.report import write_search_report, write_tables
+from tune.standing import standing
 from tune.study import Study, open_storage
 from tune.trainable import trial_scenario
 from tune.trial import MatchTrial, PlayFactory

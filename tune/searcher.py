@@ -1,4 +1,4 @@
-"""What Ray Tune asks for settings and tells of results: a thin skin over the trials table and the study that mirrors it.
+"""What Ray Tune asks for settings and tells of results: a thin skin over the trials table and the study beside it.
 
 The table is written first, then Optuna is told. Whatever is asked twice is answered once.
 """
@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import resolve_point
+from tsdf_ray.store.trials import State, TrialsTable
 from tune.outcome import Outcome
 from tune.study import Study
-from tsdf_ray.store.trials import State, TrialsTable
 
 NUMBER = "trial"
 """Key of a trial's number in the config that Tune hands to the trainable."""

@@ -20,8 +20,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tsdf_ray.randomness import seed_for
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies
-from tune.designs import design
 from tsdf_ray.store.trials import Param, Report, State, Trial
+from tune.designs import design
 
 STUDY = "tsdf-ray"
 """Name of a search's study in its own storage."""

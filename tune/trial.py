@@ -31,9 +31,9 @@ from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.rundir import RunDirectory
+from tsdf_ray.store.trials import Report
 from tune.analysis import report_values
 from tune.outcome import Outcome
-from tsdf_ray.store.trials import Report
 
 LOCK_SECONDS = 60.0
 """How long the process that held a trial before may take to die."""

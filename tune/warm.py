@@ -73,7 +73,7 @@ def open_url(url: str) -> BaseStorage:
 
 
 def _order(study: Study, search: SearchConfig) -> list[str]:
-    """Names of a study's objectives where it says them, or else our own: then only their number and directions speak."""
+    """A study's own names of its objectives, or else ours: then only number and directions speak."""
     names = study.metric_names
     return list(names) if names is not None and set(names) == set(search.objectives) else list(search.objectives)
 

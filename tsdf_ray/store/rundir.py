@@ -35,7 +35,8 @@ class RunDirectory:
 
     @staticmethod
     def create(root: Path, scenario: Scenario, kind: str = "race") -> RunDirectory:
-        """A new run; `kind`: race or search. Raises UserError when `root` is a run already, is not empty, or cannot be written."""
+        """A new run; `kind`: race or search. Raises UserError when `root` is a run already, is not empty, or cannot be
+        written."""
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
