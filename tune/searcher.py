@@ -94,6 +94,10 @@ class TableSearcher(Searcher):
             self._study.tell(number, state, self._table.trials[number].last)
             self._watcher.changed()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its tuner for a restore that never comes."""
+        return {}
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the table is the truth."""
 

@@ -146,7 +146,7 @@ class Study:
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
         trial.set_user_attr("trial", number)
-        notes = dict(trial.system_attrs)
+        notes = dict(self.study.get_trials(deepcopy=False)[trial.number].system_attrs)
         notes.pop("fixed_params", None)
         return taken, notes
 

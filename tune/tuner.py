@@ -50,6 +50,10 @@ class Deadline(Stopper):
         """A single trial is the scheduler's to stop."""
         return False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its tuner for a restore that never comes."""
+        return {}
+
     def stop_all(self) -> bool:
         """Asked after every event."""
         try:
