@@ -67,13 +67,16 @@ def frozen(search: SearchConfig, trial: Trial) -> FrozenTrial:
     values = None
     if trial.state == "complete" and last is not None:
         values = [last.values[name] for name in search.objectives]
+    # Of several objectives Optuna takes no steps: TPE fails on a pruned trial that has them.
     first = next(iter(search.objectives))
+    single = len(search.objectives) == 1
+    steps = {r.round: r.values[first] for r in trial.rounds if first in r.values} if single else {}
     made = create_trial(
         state=STATES[trial.state],
         values=values,
         params=trial.params,
         distributions={name: known[name] for name in trial.params},
-        intermediate_values={r.round: r.values[first] for r in trial.rounds if first in r.values},
+        intermediate_values=steps,
         constraints=last.violations if last is not None and trial.state in {"complete", "pruned"} else {},
         user_attrs={"trial": trial.number, "point": trial.point},
         system_attrs=dict(trial.notes),
@@ -109,6 +112,8 @@ class Study:
         self.study.add_trials(earlier or [])
         self._offset = len(earlier or [])
         self.study.add_trials([frozen(search, trial) for trial in trials])
+        # By number: looking a trial up would make the storage go through all of them.
+        self._ids = [trial._trial_id for trial in self.study.get_trials(deepcopy=False)[self._offset :]]
 
     def _metric_names(self) -> None:
         with warnings.catch_warnings():
@@ -130,6 +135,7 @@ class Study:
             self.study.enqueue_trial(given)
         trial = self.study.ask()
         assert trial.number == self._offset + number, "the study mirrors the table"
+        self._ids.append(trial._trial_id)
         taken: dict[str, Param] = {}
         for name in ordered(search):
             parameter = search.parameters[name]
@@ -146,7 +152,7 @@ class Study:
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
         trial.set_user_attr("trial", number)
-        notes = dict(self.study.get_trials(deepcopy=False)[trial.number].system_attrs)
+        notes = dict(self.study._storage.get_trial_system_attrs(trial._trial_id))
         notes.pop("fixed_params", None)
         return taken, notes
 
@@ -166,11 +172,10 @@ class Study:
         if state == "complete":
             assert last is not None, "a complete trial has played its rounds"
             values = [last.values[name] for name in self._search.objectives]
-        self.study.tell(self._offset + number, values, state=STATES[state])
+        self.study.tell(trial, values, state=STATES[state])
 
     def _live(self, number: int) -> optuna.trial.Trial:
-        frozen_trial = self.study.get_trials(deepcopy=False)[self._offset + number]
-        return optuna.trial.Trial(self.study, frozen_trial._trial_id)
+        return optuna.trial.Trial(self.study, self._ids[number])
 
 
 def make_sampler(search: SearchConfig, number: int) -> BaseSampler:

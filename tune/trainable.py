@@ -59,22 +59,23 @@ class TrialTrainable(ray_tune.Trainable):
         self._roles = roles
         self._factory = play
         self._play: Play | None = None
-        self._seat(config)
+        self._trial_config = config
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Another trial takes its place in this process."""
         self._leave()
-        self._seat(new_config)
+        self._trial_config = new_config
         return True
 
     def step(self) -> dict[str, Any]:
         """One round."""
         try:
             if self._play is None:
-                self._play = self._factory(self._setting)
+                # Not in setup: an error there has no way to the table, and Tune would try it again and again.
+                self._play = self._factory(self._setting())
             outcome: Outcome = self._play.step()
         except UserError as error:
-            outcome = Outcome(self._setting.reported + 1, failed=str(error))
+            outcome = Outcome(int(self._trial_config["reported"]) + 1, failed=str(error))
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
         value = outcome.report.values.get(search.rung_objective) if outcome.report else None
@@ -87,20 +88,22 @@ class TrialTrainable(ray_tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Only a note: the trial's own folder is its checkpoint."""
-        write_json(Path(checkpoint_dir) / "trial.json", {"folder": str(self._setting.root)})
+        folder = trial_folder(self._root, int(self._trial_config[NUMBER]))
+        write_json(Path(checkpoint_dir) / "trial.json", {"folder": str(folder)})
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """The trial's folder says where it stands."""
 
-    def _seat(self, config: dict[str, Any]) -> None:
+    def _setting(self) -> Setting:
         if not (self._root / "run.json").exists():
             raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
+        config = self._trial_config
         number = int(config[NUMBER])
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
         scenario = trial_scenario(self._scenario, number, config["params"])
         folder = trial_folder(self._root, number)
-        self._setting = Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
+        return Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
 
     def _leave(self) -> None:
         if self._play is not None:

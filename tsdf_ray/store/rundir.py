@@ -40,7 +40,7 @@ class RunDirectory:
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(root)
+            lock = take_lock(root)
             write_text(root / "scenario.yaml", scenario.as_yaml())
             run = RunDirectory(root, lock)
         except OSError as error:
@@ -66,7 +66,7 @@ class RunDirectory:
     def open(root: Path) -> tuple[RunDirectory, Scenario]:
         """Take up an existing run. Raises UserError when `root` is none, is held by another process, or was changed."""
         info = read_info(root)
-        lock = _take_lock(root)
+        lock = take_lock(root)
         scenario = Scenario.model_validate(yaml.safe_load((root / "scenario.yaml").read_text(encoding="utf-8")))
         if scenario.digest != info.get("digest"):
             lock.close()
@@ -148,7 +148,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _take_lock(root: Path) -> TextIO:
+def take_lock(root: Path) -> TextIO:
+    """Hold `root` until the file returned is closed. Raises UserError while another process holds it."""
     # The kernel drops the lock with its holder, so a lock file left by a killed process is no obstacle.
     lock = (root / "lock").open("a+", encoding="utf-8")
     try:
