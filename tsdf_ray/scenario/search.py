@@ -210,6 +210,19 @@ class SearchConfig(Strict):
         """The objective that the scheduler looks at."""
         return self.scheduler.objective or next(iter(self.objectives))
 
+    @property
+    def texts(self) -> set[str]:
+        """Every text in the options of its choices: what a trial may name and the scenario itself does not."""
+        found: set[str] = set()
+        waiting: list[Any] = [list(p.options.values()) for p in self.parameters.values() if isinstance(p, Choice)]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, str):
+                found.add(item)
+            elif isinstance(item, Mapping | list | tuple):
+                waiting += item.values() if isinstance(item, Mapping) else item
+        return found
+
 
 def as_option(parameter: Choice, value: Any) -> Any:
     """What a value of a choice is called. Raises KeyError when it is none of its values."""
