@@ -58,7 +58,7 @@ class Int(Strict):
     def _rises(self) -> Int:
         _check_range(self.low, self.high)
         if self.log and (self.low < 1 or self.step != 1):
-            raise PydanticCustomError("range", "log needs a positive low and no step", {})
+            raise PydanticCustomError("range", "log needs a positive low and no step", {"path": ["log"]})
         return self
 
 
@@ -75,9 +75,9 @@ class Choice(Strict):
     @model_validator(mode="after")
     def _some(self) -> Choice:
         if bool(self.values) == bool(self.named):
-            raise PydanticCustomError("choice", "give either `values` or `named`", {})
+            raise PydanticCustomError("choice", "give either `values` or `named`", {"path": ["values"]})
         if len(self.options) != len(self.values or self.named):
-            raise PydanticCustomError("choice", "a value is given twice; keep one", {})
+            raise PydanticCustomError("choice", "a value is given twice; keep one", {"path": ["values"]})
         return self
 
     @property
