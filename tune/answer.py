@@ -19,14 +19,16 @@ def headline(results: Results) -> Markup:
     complete = Markup("{} complete trial{}").format(count, "" if count == 1 else "s")
     if len(results.search.objectives) == 1:
         words = "The best of {} is <b>{}</b>: {}."
-        return Markup(words).format(complete, title_of(best[0]), _said(results, best[0]))  # noqa: S704 - our own words
+        return Markup(words).format(complete, title_of(best[0]), _both(results, best[0]))  # noqa: S704 - our own words
     front = Markup("Of {}, {} form{} the front").format(
         complete, len(results.front), "s" if len(results.front) == 1 else ""
     )
     if len(best) == 1:
-        return Markup("{}: <b>{}</b>, with {}.").format(front, title_of(best[0]), _said(results, best[0]))
-    ends = [Markup("<b>{}</b> ({})").format(title_of(player), _said(results, player)) for player in (best[0], best[-1])]
-    return Markup("{}, from {} to {}.").format(front, *ends)
+        return Markup("{}: <b>{}</b>, with {}.").format(front, title_of(best[0]), _both(results, best[0]))
+    pair = (best[0], best[-1])
+    where = " on unseen people" if all(player.replayed for player in pair) else " in the search"
+    ends = [Markup("<b>{}</b> ({})").format(title_of(p), _said(results, p, where == " in the search")) for p in pair]
+    return Markup("{}, from {} to {}{}.").format(front, *ends, where)
 
 
 def more(results: Results) -> tuple[Markup, ...]:
@@ -41,7 +43,9 @@ def more(results: Results) -> tuple[Markup, ...]:
         others = [p for p in results.players if p.kind == kind and (p.searched or p.replayed)]
         if others:
             parts = [Markup("<b>{}</b> ({})").format(p.name, _said(results, p)) for p in others[:4]]
-            said.append(Markup("{}: {}.").format(word, listed(parts)))
+            where = "on unseen people" if all(p.replayed for p in others[:4]) else "on unseen people where replayed"
+            where = where if results.replay else "in the search"
+            said.append(Markup("{}, {}: {}.").format(word, where, listed(parts)))
     if best:
         said += _compared(results, best[0])
         said += [text for player in best if (text := _broken(results, player))]
@@ -59,8 +63,19 @@ def title_of(player: Player) -> str:
     return f"{player.trial.point} ({number})" if player.trial.point else number
 
 
-def _said(results: Results, player: Player) -> Markup:
-    """'protection 86.3 % in the search, 81.0 % (76.0–85.1 %) in the replay'."""
+def _said(results: Results, player: Player, searched: bool = False) -> Markup:
+    """'protection 81.0 % (76.0–85.1 %), psnr 33.1': of the replay, unless `searched` or not replayed."""
+    values = player.searched if searched or not player.replayed else player.replayed
+    parts = []
+    for name, objective in results.search.objectives.items():
+        found = values.get(name) or Measured(None)
+        span = between(objective.metric, found) if not searched else ""
+        parts.append(f"{name} {number(objective.metric, found.value)}" + (f", {span}" if span else ""))
+    return Markup("{}").format("; ".join(parts))
+
+
+def _both(results: Results, player: Player) -> Markup:
+    """'protection 86.3 % in the search, 81.0 % (95 % interval 76.0–85.1 %) on unseen people'."""
     parts = []
     for name, objective in results.search.objectives.items():
         before, after = player.searched.get(name), player.replayed.get(name)
@@ -70,7 +85,7 @@ def _said(results: Results, player: Player) -> Markup:
         if after and after.value is not None:
             span = between(objective.metric, after)
             interval = Markup(" (95\u00a0% interval {})").format(span) if span else ""
-            told.append(Markup("{}{} in the replay").format(number(objective.metric, after.value), interval))
+            told.append(Markup("{}{} on unseen people").format(number(objective.metric, after.value), interval))
         parts.append(Markup("{} {}").format(name, Markup(", ").join(told) if told else "not measured"))
     return Markup("; ").join(parts)
 

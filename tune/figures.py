@@ -14,7 +14,7 @@ from tune.front_figure import BEST, KINDS, START, front_chart
 from tune.map_figure import map_chart
 from tune.parallel import parallel_chart
 from tune.results import Player, Results
-from tune.words import short_names, tick
+from tune.words import better_words, short_names, tick
 
 
 def all_charts(results: Results) -> dict[str, Chart]:
@@ -37,7 +37,7 @@ def importance_chart(results: Results) -> Chart:
     for objective, found in results.importances.items():
         height = 0.36 * min(len(found.shares or names), 12) + 0.5
         draw = partial(_bars, found.shares, found.reason, names)
-        panels.append(Panel(f"of {objective}", draw, (PANEL[0], height), (0.4, 0.08, 0.88, 0.97)))
+        panels.append(Panel(f"for {objective}", draw, (PANEL[0], height), (0.4, 0.08, 0.88, 0.97)))
     if all(found.shares is None for found in results.importances.values()):
         panels = []
     return Chart("importance", "Which parameters decide", tuple(panels))
@@ -64,7 +64,12 @@ def history_chart(results: Results) -> Chart:
     if not any(trial.last for trial in results.trials):
         return Chart("history", "History", ())
     panels = [
-        Panel(name, partial(_history, results, name, objective), (6.6, 3.4), (0.11, 0.16, 0.97, 0.97))
+        Panel(
+            f"{name}: {better_words(objective)}",
+            partial(_history, results, name, objective),
+            (6.6, 3.4),
+            (0.11, 0.16, 0.97, 0.97),
+        )
         for name, objective in results.search.objectives.items()
     ]
     return Chart("history", "History: how the search went", tuple(panels))
@@ -111,7 +116,7 @@ def replay_chart(results: Results) -> Chart:
     size = (PANEL[0], 0.42 * len(players) + 0.85)
     margins = (0.27, 0.5 / size[1], 0.97, 1 - 0.06 / size[1])
     panels = [
-        Panel(name, partial(_replay, players, name, objective.metric), size, margins)
+        Panel(f"{name}: {better_words(objective)}", partial(_replay, players, name, objective.metric), size, margins)
         for name, objective in results.search.objectives.items()
     ]
     return Chart("replay", "What the search promised, and what came of it on unseen people", tuple(panels))

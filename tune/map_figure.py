@@ -25,9 +25,13 @@ def map_chart(results: Results) -> Chart:
         return Chart("map", "", ())
     x, y = (short_names(results.search.parameters)[name] for name in found.parameters)
     name = "Separation map" if {x.rpartition(".")[2], y.rpartition(".")[2]} == {"tau", "fraction"} else "Map"
-    at = "" if found.psnr is None or found.surface is None else f" at PSNR {found.psnr:.1f} dB"
-    title = f"{name}: {found.objective} over {x} and {y}{at}"
-    return Chart("map", title, (Panel("", partial(_draw, results, found), (6.6, 4.6), (0.11, 0.12, 0.97, 0.97)),))
+    at = ", every complete trial" if found.psnr is None or found.surface is None else f" at PSNR {found.psnr:.1f} dB"
+    title = f"{name}: {found.objective} over {x} and {y}"
+    return Chart(
+        "map",
+        title,
+        (Panel(f"{found.objective}{at}", partial(_draw, results, found), (6.6, 4.6), (0.11, 0.12, 0.97, 0.97)),),
+    )
 
 
 def _draw(results: Results, found: SeparationMap, axes: Axes) -> None:
@@ -51,8 +55,10 @@ def _draw(results: Results, found: SeparationMap, axes: Axes) -> None:
     for trial, value in zip(found.trials, values, strict=True):
         x, y = (float(trial.params[name]) for name in found.parameters)  # type: ignore[arg-type]
         points.append((x, y))
-        axes.plot(x, y, "o", markersize=8, color=PAPER, markeredgecolor=INK, markeredgewidth=0.9, zorder=3)
-        axes.plot(x, y, "o", markersize=7.4, color=SERIES[0], alpha=shade(value), markeredgewidth=0, zorder=3.1)
+        axes.plot(x, y, "o", markersize=8, color=PAPER, markeredgecolor=INK, markeredgewidth=0.9, zorder=3,
+                  clip_on=False)  # fmt: skip
+        axes.plot(x, y, "o", markersize=7.4, color=SERIES[0], alpha=shade(value), markeredgewidth=0, zorder=3.1,
+                  clip_on=False)  # fmt: skip
     for setter, name in zip(("x", "y"), found.parameters, strict=True):
         parameter = results.search.parameters[name]
         axis = axes.xaxis if setter == "x" else axes.yaxis

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from tsdf_ray.report.charts import GRID, INK, MUTED, SERIES, Chart, Panel, shorten
 from tsdf_ray.scenario.search import Choice, Parameter
-from tune.front import kept_to, scored
+from tune.front import feasible, kept_to, scored
 from tune.results import Results
 from tune.separation_map import to_unit
 from tune.table import Param, Trial
@@ -23,7 +23,7 @@ UNUSED = -0.13
 
 
 def parallel_chart(results: Results) -> Chart:
-    """Coloured by the first objective; infeasible trials dashed, pruned and failed ones faint."""
+    """Coloured by the first objective; infeasible trials dashed and grey, pruned and failed ones faint."""
     trials = scored(results.search, results.trials)
     title = "Every trial as a line: parameters on the left, what came of them on the right"
     if not trials:
@@ -55,6 +55,8 @@ def _draw(results: Results, names: Sequence[str], axes: Axes) -> None:
     ends = _ends(results)
     first = objectives[0]
     good = {trial.number for trial in scored(results.search, results.trials)}
+    seen = [t.last.values[first] for t in feasible(results.search, results.trials) if t.last]
+    span = (min(seen), max(seen)) if seen else ends[first]
     for trial in results.trials:
         line = [
             UNUSED if n not in trial.params else place(results.search.parameters[n], trial.params[n]) for n in names
@@ -64,10 +66,11 @@ def _draw(results: Results, names: Sequence[str], axes: Axes) -> None:
             axes.plot(range(len(line)), line, color=MUTED, linewidth=0.7, alpha=0.3, zorder=1)
             continue
         line += [_scaled(values[name], ends[name]) for name in objectives]
-        quality = _scaled(values[first], ends[first])
+        quality = _scaled(values[first], span)
         quality = quality if results.search.objectives[first].direction == "maximize" else 1 - quality
         _line(results, trial, line, quality, axes)
     columns = [*names, *objectives]
+    arrows = {name: "↑" if o.direction == "maximize" else "↓" for name, o in results.search.objectives.items()}
     for i, name in enumerate(columns):
         axes.plot([i, i], [0, 1], color=MUTED, linewidth=1.0, zorder=2)
         if i < len(names):
@@ -79,7 +82,7 @@ def _draw(results: Results, names: Sequence[str], axes: Axes) -> None:
     if any(name not in trial.params for trial in results.trials for name in names):
         axes.text(-0.12, UNUSED, "not used", ha="right", va="center", fontsize=9, color=MUTED, clip_on=False)
     short = short_names(results.search.parameters)
-    labels = [shorten(short[n], 30).replace(".", ".\n") if n in short else n for n in columns]
+    labels = [shorten(short[n], 30).replace(".", ".\n") if n in short else f"{n} {arrows[n]}" for n in columns]
     axes.set_xticks(range(len(columns)), labels, fontsize=9.5)
     axes.set_yticks([])
     axes.set_ylim(UNUSED - 0.05, 1.07)
@@ -88,11 +91,16 @@ def _draw(results: Results, names: Sequence[str], axes: Axes) -> None:
 
 
 def _line(results: Results, trial: Trial, line: Sequence[float], quality: float, axes: Axes) -> None:
-    able = trial.last is not None and kept_to(results.search, trial.last)
     best = trial in results.best[0]
-    colour = SERIES[1] if trial.point and not best else SERIES[0]
-    axes.plot(range(len(line)), line, color=colour, linewidth=3.0 if best else 1.5, alpha=0.2 + 0.8 * quality**1.5,
-              linestyle="-" if able else (0, (4, 2)), zorder=2 + quality)  # fmt: skip
+    start = bool(trial.point) and not best
+    if trial.last is None or not kept_to(results.search, trial.last):
+        colour, alpha, order = (SERIES[1], 0.9, 2.5) if start else (MUTED, 0.5, 1.5)
+        axes.plot(range(len(line)), line, color=colour, linewidth=1.1, alpha=alpha, linestyle=(0, (4, 2)), zorder=order)
+        return
+    # The best must be seen, also where their first objective is the price of another.
+    shade = max(0.2 + 0.8 * quality**1.5, 0.7 if best or start else 0.0)
+    axes.plot(range(len(line)), line, color=SERIES[1] if start else SERIES[0], linewidth=3.0 if best else 1.5,
+              alpha=shade, zorder=2 + quality)  # fmt: skip
 
 
 def _ends(results: Results) -> dict[str, tuple[float, float]]:

@@ -75,9 +75,9 @@ def setting_row(results: Results, player: Player) -> SettingRow:
         params = params_text(player.trial.params, names)
         file = results.file_of(player.trial) if player.kind == "best" else None
         notes = [note, file or "", "" if player.trial.state == "complete" else player.trial.state]
-        if player.kind == "start" and player.trial.last and not kept_to(results.search, player.trial.last):
-            notes.append("breaks a constraint")
         note = ", ".join(text for text in notes if text)
+    if player.kind != "best" and player.searched and not results.keeps(player):
+        note += ", breaks a constraint"
     cells = []
     for name, (what, _) in results.measures.items():
         before, after = player.searched.get(name), player.replayed.get(name)

@@ -13,7 +13,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import Measure, SearchConfig
 from tsdf_ray.store.rundir import read_info
-from tune.analysis import Better, Measured, Pairs, better_of, constrained_value, measured
+from tune.analysis import Better, Measured, Pairs, better_of, constrained_value, measured, violation
 from tune.front import best_trials, front_of
 from tune.importance import Importance, importance
 from tune.separation_map import SeparationMap, separation_map
@@ -92,6 +92,8 @@ class Results:
             raise UserError(f"{root}: is no search; give the folder that `tsdf-ray tune --out` made")
         notes: dict[str, str] = {}
         runs = {name: _played(root / name, notes) for name in ("baselines", "replay")}
+        if scenario.search.replay.seeds == ():
+            notes["replay"] = "off: `search.replay.seeds` is empty"
         trials = TrialsTable(root / "trials.jsonl").trials
         return Results(root, info, scenario, scenario.search, trials, runs["baselines"], runs["replay"], notes)
 
@@ -169,6 +171,14 @@ class Results:
             if name in trial.last.violations:
                 found[name] = constrained_value(constraint, trial.last.violations[name])
         return found
+
+    def keeps(self, player: Player) -> bool:
+        """Did it keep to every constraint in the search?"""
+        found = {name: player.searched.get(name) for name in self.search.constraints}
+        return all(
+            cell is not None and cell.value is not None and violation(self.search.constraints[name], cell.value) <= 0
+            for name, cell in found.items()
+        )
 
     def _measure(self, run: Played | None, names: tuple[str, ...]) -> dict[str, Measured]:
         known = run.players(self.side) if run else []

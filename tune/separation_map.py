@@ -14,6 +14,7 @@ from statistics import fmean, median
 import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import RBFInterpolator
+from scipy.spatial import KDTree
 
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig
 from tune.analysis import bound
@@ -23,7 +24,7 @@ from tune.table import Trial
 
 FEWEST = 10
 """Trials below which no surface is fitted."""
-SIDE = 60
+SIDE = 100
 """Grid points per axis."""
 REACH = 0.25
 """A grid point farther from every trial (each axis of length 1) stays empty."""
@@ -129,7 +130,7 @@ def _fit(search: SearchConfig, trials: Sequence[Trial], chosen: tuple[str, str],
         return _Fit(
             psnr=psnr, foretold=foretold, reason="a surface foretells trials left out no better than their mean"
         )
-    far_G = np.array([np.linalg.norm(points_ND - point, axis=1).min() > REACH for point in grid_GD])
+    far_G = KDTree(points_ND).query(grid_GD)[0] > REACH
     if far_G.all():
         return _Fit(psnr=psnr, foretold=foretold, reason=f"no trial is near PSNR {psnr:.1f} dB")
     # A smooth surface may swing beyond anything that was seen.

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 
 from tsdf_ray.report.data import Value
 from tsdf_ray.report.tables import entry
-from tsdf_ray.scenario.search import Constraint, Measure
+from tsdf_ray.scenario.search import Constraint, Measure, Objective
 from tune.analysis import Measured, bound
-from tune.table import Param, Trial
+from tune.table import Param
 
 _PERCENT = "\u00a0%"
 
@@ -82,6 +82,6 @@ def described(what: Measure) -> str:
     return ", ".join(parts)
 
 
-def label(trial: Trial) -> str:
-    """In a chart: '7', 'paper'."""
-    return trial.point or str(trial.number)
+def better_words(objective: Objective) -> str:
+    """Which way is better."""
+    return "higher is better" if objective.direction == "maximize" else "lower is better"
