@@ -186,13 +186,21 @@ class Results:
         if run is None or name is None:
             return {}
         pairs = run.pairs_as(self.side, name, self.player)
-        rounds = max((_rounds(metrics) for metrics in pairs.values()), default=0)
-        return {key: measured(pairs, what, rounds, better) for key, (what, better) in self.measures.items()}
+        # Over rounds and opponents of the whole run: a worst case over fewer would flatter a setting that met fewer.
+        rounds = max(map(_rounds, run.pairs.values()))
+        other: Side = "attackers" if self.side == "defenders" else "defenders"
+        opponents = tuple(run.players(other))
+        found = {}
+        for key, (what, better) in self.measures.items():
+            met = {} if getattr(what, other) else {other: opponents}
+            found[key] = measured(pairs, what.model_copy(update=met), rounds, better)
+        return found
 
     def file_of(self, trial: Trial) -> str | None:
         """The scenario of a best trial that plays as it is: its path in the folder, None where none was written."""
-        for name in _names(trial):
-            for path in sorted((self.root / "best").glob(f"*{name}.yaml")):
+        folder = self.root / "best"
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix == ".yaml" and path.stem in _names(trial):
                 return path.relative_to(self.root).as_posix()
         return None
 

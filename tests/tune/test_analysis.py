@@ -16,12 +16,20 @@ def _cell(value: float | None, **more: Any) -> dict[str, Any]:
     return {"value": value, "low": None if half is None else value - half, "high": None, "n": 4} | more
 
 
+def _metrics(protection: tuple[float, float], psnr: float, duq: tuple[float, float]) -> dict[str, Any]:
+    return {
+        "protection": [_cell(value) for value in protection],
+        "psnr": [_cell(psnr)] * 2,
+        "duq": {"mtcnn": [_cell(value) for value in duq]},
+    }
+
+
 PAIRS: dict[str, dict[str, Any]] = {
-    "tsdf/a": {"protection": [_cell(0.8), _cell(0.6)], "psnr": [_cell(33.0), _cell(33.0)], "duq": {"mtcnn": [_cell(0.2), _cell(0.4)]}},
-    "tsdf/b": {"protection": [_cell(0.4), _cell(0.7)], "psnr": [_cell(31.0), _cell(31.0)], "duq": {"mtcnn": [_cell(0.3), _cell(0.1)]}},
+    "tsdf/a": _metrics((0.8, 0.6), 33.0, (0.2, 0.4)),
+    "tsdf/b": _metrics((0.4, 0.7), 31.0, (0.3, 0.1)),
     "found/a": {"protection": [_cell(0.2), _cell(0.1)]},
     "found/b": {"protection": [_cell(0.3), _cell(0.5)]},
-}  # fmt: skip
+}
 TSDF = {name: metrics for name, metrics in PAIRS.items() if name.startswith("tsdf/")}
 
 

@@ -1,4 +1,4 @@
-"""What decides: a parameter that alone makes the value is found, and a surface is shown only where it says something."""
+"""What decides: a parameter that alone makes the value is found; a surface is shown only where it says something."""
 
 from __future__ import annotations
 
