@@ -14,7 +14,7 @@ RUNG = "rung"
 ROUND = "round"
 
 
-class ResumedAsha(AsyncHyperBandScheduler):
+class ResumedAsha(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving whose rungs hold the rounds that are in the table already."""
 
     def remember(self, trials: list[Trial], objective: str, sign: float) -> None:
