@@ -94,7 +94,7 @@ def go(
             _baselines(run.root, game, address, progress, report)
             study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
             left = None if search.seconds is None else search.seconds - earlier
-            run_trials(run, game, needed, table, study, progress, left, loggers, play, address)
+            run_trials(run, game, needed, table, study, progress, left, loggers, play)
             progress.check()
             for trial in table.of("running"):
                 table.ended(trial.number, "pruned", "cut: search.seconds were over")
