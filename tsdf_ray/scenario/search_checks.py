@@ -129,7 +129,7 @@ def _tried(parameter: Parameter) -> list[tuple[KeyPath, Any]]:
     shows where only whole ones can stand."""
     if isinstance(parameter, Choice):
         section = "named" if parameter.named else "values"
-        names = list(parameter.named) if parameter.named else range(len(parameter.values))
+        names: list[str | int] = [*parameter.named] if parameter.named else [*range(len(parameter.values))]
         return [((section, at), value) for at, value in zip(names, parameter.options.values(), strict=True)]
     low, high = parameter.low, parameter.high
     if isinstance(parameter, LogUniform):
