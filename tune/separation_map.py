@@ -29,7 +29,7 @@ SIDE = 100
 REACH = 0.25
 """A grid point farther from every trial (each axis of length 1) stays empty."""
 LEAST = 0.1
-"""A surface that explains less of left-out trials is not shown: the best of a few smoothings fits a little by chance."""
+"""A surface that explains less of left-out trials is not shown: the best of some smoothings fits a little by chance."""
 _SMOOTHINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _PSNR_SCALE = 3.0
 """Decibels that count as far as the whole range of a parameter, or more when trials spread more."""
