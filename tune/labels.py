@@ -57,6 +57,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[flo
 
     `points`: everything drawn that no text should lie on.
     """
+    # Limits are set by what was drawn only when they are asked for.
+    axes.get_xlim(), axes.get_ylim()
     scale = 72.0 / float(axes.figure.dpi)
     corner = np.array([axes.bbox.x0, axes.bbox.y0])
 
