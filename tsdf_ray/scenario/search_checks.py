@@ -160,7 +160,9 @@ def _points(search: SearchConfig) -> Iterator[Mistake]:
         yield root, f"{len(points)} points, but {search.trials} trials; raise search.trials"
     seen: dict[str, str] = {}
     for name, point in points.items():
-        wrong = [((*root, name, key), text) for key, value in point.items() if (text := _misfit(search, key, value))]
+        wrong: list[Mistake] = [
+            ((*root, name, key), text) for key, value in point.items() if (text := _misfit(search, key, value))
+        ]
         if not point:
             wrong = [((*root, name), "gives no parameter a value; give one, or leave the point out")]
         yield from wrong
