@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, StrictUndefined
+from jinja2 import BaseLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from tsdf_ray.report.answer import HOLDS, NOTHING, UNKNOWN, WORN, Cell, answer, percent, points, span
@@ -45,14 +45,10 @@ def write_report(run_dir: Path) -> Path:
 
 def render(run: Run, charts: dict[str, Chart]) -> str:
     """The page as text. Everything that comes from the run is escaped; only our own SVG and style sheet are not."""
-    environment = Environment(
-        loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.globals.update(percent=percent, span=span, duration=duration)
-    template = environment.from_string(_resource("page.html"))
+    template = page_template(_resource("page.html"), percent=percent, span=span)
     found = answer(run)
     return template.render(
-        css=Markup(_resource("page.css")),  # noqa: S704 - a packaged file
+        css=stylesheet(),
         name=str(run.summary.get("scenario") or run.info.get("scenario") or run.root.name),
         title=str(run.scenario.get("title") or ""),
         run=run,
@@ -62,7 +58,7 @@ def render(run: Run, charts: dict[str, Chart]) -> str:
         payoff=_payoff(run, found.cells),
         unprotected=[(a, found.unprotected[a]) for a in run.attackers],
         visibility=_visibility(run),
-        charts={name: _drawn(chart) for name, chart in charts.items()},
+        charts={name: drawn(chart) for name, chart in charts.items()},
         strips={
             d: [s for a in run.attackers if (d, a) in run.pairs and (s := pair_strips(run, (d, a)))]
             for d in run.defenders
@@ -77,6 +73,20 @@ def render(run: Run, charts: dict[str, Chart]) -> str:
         known={d: _names(run.scenario.get("defenders", {}).get(d)) for d in run.defenders},
         prepares={a: _names(run.scenario.get("attackers", {}).get(a, {}).get("prepare")) for a in run.attackers},
     )
+
+
+def page_template(text: str, **words: Any) -> Template:
+    """A page's template: it escapes what is put in and refuses names it was not given; `words` are its functions."""
+    environment = Environment(
+        loader=BaseLoader(), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(duration=duration, **words)
+    return environment.from_string(text)
+
+
+def stylesheet() -> Markup:
+    """The look that all pages share."""
+    return Markup(_resource("page.css"))  # noqa: S704 - a packaged file
 
 
 def _payoff(run: Run, cells: dict[Key, Cell]) -> list[tuple[str, list[dict[str, Any] | None]]]:
@@ -115,7 +125,8 @@ def _names(section: dict[str, Any] | None) -> list[str]:
     return [str(name) for name in (section or {}).get("detectors") or ()]
 
 
-def _drawn(chart: Chart) -> Drawn:
+def drawn(chart: Chart) -> Drawn:
+    """A chart as the page shows it."""
     # Matplotlib escapes the text it puts into SVG.
     svgs = [Markup(svg) for svg in chart.svgs()]  # noqa: S704
     return Drawn(chart.title, tuple(zip((p.title for p in chart.panels), svgs, strict=True)))
