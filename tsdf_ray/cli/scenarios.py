@@ -12,6 +12,7 @@ from tsdf_ray.cli.group import MISTAKE
 
 if TYPE_CHECKING:
     from tsdf_ray.scenario import Scenario
+    from tsdf_ray.scenario.search import SearchConfig
 
 app = typer.Typer(help="The library of scenarios, and checks of your own.", no_args_is_help=True, rich_markup_mode=None)
 WIDTH = 80
@@ -78,6 +79,8 @@ def check(files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Fi
             matches = len(scenario.pairs) * len(scenario.seeds)
             typer.echo(f"{source}: good; {matches} match(es) of {scenario.rounds} round(s); digest {scenario.digest}")
             typer.echo(f"  {_cost(scenario)}")
+            if scenario.search is not None:
+                typer.echo(f"  {_search(scenario.search)}")
             for need in needs_of(scenario):
                 if need.problem is not None:
                     typer.echo(f"  needs {need.key}: {need.problem}; {need.remedy}")
@@ -93,6 +96,13 @@ def _cost(scenario: Scenario) -> str:
         return estimate(scenario).text(machine_cores())
     except UserError as error:
         return str(error)
+
+
+def _search(search: SearchConfig) -> str:
+    keys, named = search.parameters, search.objectives.items()
+    goals = ", ".join(f"{goal.direction} {name} ({goal.metric})" for name, goal in named)
+    bounds = f"; constraints: {', '.join(search.constraints)}" if search.constraints else ""
+    return f"search: {search.trials} trial(s) of {len(keys)} parameter(s): {', '.join(keys)}; {goals}{bounds}"
 
 
 @app.command("schema")

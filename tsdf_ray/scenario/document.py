@@ -40,7 +40,10 @@ def _section(
     if section.get("description"):
         # The first paragraph: what follows in a docstring is for those who read the code.
         lines += [" ".join(section["description"].split("\n\n")[0].split()), ""]
-    keys = {key: item for key, item in section["properties"].items() if key == "kind" or (path, key) not in told}
+    keys = dict(section["properties"])
+    if not section.get("description"):
+        # Kinds of defenders, which build on each other.
+        keys = {key: item for key, item in keys.items() if key == "kind" or (path, key) not in told}
     if len(keys) < len(section["properties"]):
         lines += ["Every key of the kind above, and:", ""]
     told |= {(path, key) for key in keys}
@@ -59,7 +62,7 @@ def _section(
         if required:
             default = "must be given"
         elif inner and not several:
-            default = "all defaults" if default else ""
+            default = "all defaults" if default not in {"", "`null`"} else default
         lines.append(f"| `{key}` | {values} | {default} | {_cell(item.get('description', ''))} |")
     lines.append("")
     for heading, name, found in below:
@@ -79,7 +82,9 @@ def _sections_in(item: dict[str, Any], definitions: dict[str, Any]) -> list[tupl
         return _sections_in(definitions[item["$ref"].split("/")[-1]], definitions)
     if "properties" in item:
         kind = item["properties"].get("kind", {})
-        return [(str(kind.get("const") or kind.get("default") or ""), item)]
+        # A `kind` with several values is a key like any other.
+        only = "" if "enum" in kind else kind.get("const") or kind.get("default") or ""
+        return [(str(only), item)]
     found: list[tuple[str, dict[str, Any]]] = []
     for choice in item.get("oneOf", item.get("anyOf", [])):
         found += _sections_in(choice, definitions)
@@ -101,8 +106,15 @@ def _values(item: dict[str, Any], definitions: dict[str, Any]) -> str:
         inner = item.get("items") or item.get("prefixItems", [{}])[0]
         return "list of " + ("sections" if _sections_in(inner, definitions) else _values(inner, definitions))
     if kind == "object":
-        return "name: " + _values(item["additionalProperties"], definitions)
-    words = {"integer": "whole number", "string": "text", "boolean": "true or false", "null": "`null`"}
+        inner = item["additionalProperties"]
+        return "name: " + _values({} if inner is True else inner, definitions)
+    words = {
+        "any": "any value",
+        "integer": "whole number",
+        "string": "text",
+        "boolean": "true or false",
+        "null": "`null`",
+    }
     return words.get(kind, kind) + _range(item)
 
 

@@ -47,11 +47,17 @@ def _model(annotation: Any, at: Any) -> type[BaseModel] | None:
     if get_origin(annotation) in {Union, types.UnionType}:
         models = [m for m in (_model(choice, at) for choice in get_args(annotation)) if m is not None]
         kind = at.get("kind") if isinstance(at, Mapping) else None
-        named = [m for m in models if "kind" in m.model_fields and m.model_fields["kind"].default == kind]
+        named = [m for m in models if kind in _kinds(m)]
         return next(iter([*named, *models]), None)
     if hasattr(annotation, "__metadata__"):
         return _model(get_args(annotation)[0], at)
     return None
+
+
+def _kinds(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What a section of this class says in `kind`."""
+    field = model.model_fields.get("kind")
+    return () if field is None else (field.default, *get_args(field.annotation))
 
 
 def _fields(model: type[BaseModel], at: Any) -> dict[str, Any]:

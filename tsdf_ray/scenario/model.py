@@ -162,7 +162,8 @@ class Scenario(Strict):
         if len(set(self.seeds)) != len(self.seeds):
             raise PydanticCustomError("seeds", "a seed is given twice; keep one", {"path": ["seeds"]})
         errors: list[InitErrorDetails] = []
-        for detector in sorted(set(self.detector_weights) - set(self.detectors)):
+        searched = self.search.texts if self.search is not None else set()
+        for detector in sorted(set(self.detector_weights) - set(self.detectors) - searched):
             kind = PydanticCustomError("detector", "no player and no evaluation names this detector; remove it")
             errors.append(InitErrorDetails(type=kind, loc=("detector_weights", detector), input=detector))
         for name, entry in self.defenders.items():
@@ -190,6 +191,11 @@ class Scenario(Strict):
                     {"enlarge": enlarge, "size": self.faces.size, "most": MAX_SIDE},
                 )
                 errors.append(InitErrorDetails(type=kind, loc=("attackers", name, "prepare", "enlarge"), input=enlarge))
+        if not errors and self.search is not None:
+            # It builds scenarios with other values, so it cannot be known here before a scenario is.
+            from tsdf_ray.scenario.search_checks import check_search
+
+            errors = check_search(self)
         if errors:
             raise ValidationError.from_exception_data("Scenario", errors)
         return self

@@ -18,10 +18,10 @@ _WHEN = "counts only while these choices are taken: parameter -> value or list o
 class Uniform(Strict):
     """A real number, all values alike."""
 
-    kind: Literal["uniform"]
-    low: float = Field(description="least value")
-    high: float = Field(description="greatest value")
-    step: float | None = Field(None, gt=0, description="only low, low + step, ... up to high")
+    kind: Literal["uniform"] = Field(description="a real number")
+    low: float = Field(ge=-1e9, le=1e9, description="least value")
+    high: float = Field(ge=-1e9, le=1e9, description="greatest value")
+    step: float | None = Field(None, gt=0, le=1e9, description="only low, low + step, ... up to high")
     when: Condition = Field(default_factory=dict, description=_WHEN)
 
     @model_validator(mode="after")
@@ -33,9 +33,9 @@ class Uniform(Strict):
 class LogUniform(Strict):
     """A positive number, all orders of magnitude alike."""
 
-    kind: Literal["loguniform"]
-    low: float = Field(gt=0, description="least value")
-    high: float = Field(description="greatest value")
+    kind: Literal["loguniform"] = Field(description="a positive real number, over orders of magnitude")
+    low: float = Field(gt=0, le=1e9, description="least value")
+    high: float = Field(gt=0, le=1e9, description="greatest value")
     when: Condition = Field(default_factory=dict, description=_WHEN)
 
     @model_validator(mode="after")
@@ -47,10 +47,10 @@ class LogUniform(Strict):
 class Int(Strict):
     """A whole number."""
 
-    kind: Literal["int"]
-    low: int = Field(description="least value")
-    high: int = Field(description="greatest value")
-    step: int = Field(1, ge=1, description="only low, low + step, ... up to high; 1 with log")
+    kind: Literal["int"] = Field(description="a whole number")
+    low: int = Field(ge=-(10**9), le=10**9, description="least value")
+    high: int = Field(ge=-(10**9), le=10**9, description="greatest value")
+    step: int = Field(1, ge=1, le=10**9, description="only low, low + step, ... up to high; 1 with log")
     log: bool = Field(False, description="all orders of magnitude alike; low must be positive")
     when: Condition = Field(default_factory=dict, description=_WHEN)
 
@@ -58,14 +58,14 @@ class Int(Strict):
     def _rises(self) -> Int:
         _check_range(self.low, self.high)
         if self.log and (self.low < 1 or self.step != 1):
-            raise PydanticCustomError("range", "log needs a positive low and no step", {})
+            raise PydanticCustomError("range", "log needs a positive low and no step", {"path": ["log"]})
         return self
 
 
 class Choice(Strict):
     """One of a few values, of any kind a scenario's key may have: numbers, names, lists, sections."""
 
-    kind: Literal["choice"]
+    kind: Literal["choice"] = Field(description="one of a few values")
     values: tuple[Any, ...] = Field((), description="what it may be")
     named: dict[str, Any] = Field(
         default_factory=dict, description="in place of `values`: name -> value, where values are long"
@@ -75,9 +75,9 @@ class Choice(Strict):
     @model_validator(mode="after")
     def _some(self) -> Choice:
         if bool(self.values) == bool(self.named):
-            raise PydanticCustomError("choice", "give either `values` or `named`", {})
+            raise PydanticCustomError("choice", "give either `values` or `named`", {"path": ["values"]})
         if len(self.options) != len(self.values or self.named):
-            raise PydanticCustomError("choice", "a value is given twice; keep one", {})
+            raise PydanticCustomError("choice", "a value is given twice; keep one", {"path": ["values"]})
         return self
 
     @property
@@ -124,8 +124,10 @@ class Objective(Measure):
 class Constraint(Measure):
     """What a setting must keep to; one that does not is never best."""
 
-    at_least: float | None = Field(None, description="least value allowed")
-    at_most: float | None = Field(None, description="greatest value allowed; one of both must be given")
+    at_least: float | None = Field(None, ge=-1e9, le=1e9, description="least value allowed")
+    at_most: float | None = Field(
+        None, ge=-1e9, le=1e9, description="greatest value allowed; one of both must be given"
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Constraint:
@@ -187,7 +189,8 @@ class SearchConfig(Strict):
     """What `tsdf-ray tune` does with a scenario. `play` leaves it alone."""
 
     parameters: dict[str, Parameter] = Field(
-        min_length=1, description="dotted key of the scenario (defenders, attackers, publish) -> its distribution"
+        min_length=1,
+        description="dotted key of a scenario (defenders.NAME, attackers.NAME, publish, generator) -> distribution",
     )
     objectives: dict[str, Objective] = Field(min_length=1, description="by name; several give a front of trade-offs")
     constraints: dict[str, Constraint] = Field(default_factory=dict, description="by name")
@@ -198,7 +201,9 @@ class SearchConfig(Strict):
         None, min_length=1, description="of every trial, played in step; default: the scenario's"
     )
     parallel: int | None = Field(None, ge=1, description="at most so many trials at once; default: all that fit")
-    seconds: float | None = Field(None, gt=0, description="no new trial after this time, and running ones are cut")
+    seconds: float | None = Field(
+        None, gt=0, le=1e9, description="no new trial after this time, and running ones are cut"
+    )
     storage: Literal["memory", "sqlite", "journal"] = Field(
         "sqlite", description="where Optuna's study lies: nowhere, DIR/optuna.db or DIR/optuna.journal"
     )
@@ -209,6 +214,19 @@ class SearchConfig(Strict):
     def rung_objective(self) -> str:
         """The objective that the scheduler looks at."""
         return self.scheduler.objective or next(iter(self.objectives))
+
+    @property
+    def texts(self) -> set[str]:
+        """Every text in the options of its choices: what a trial may name and the scenario itself does not."""
+        found: set[str] = set()
+        waiting: list[Any] = [list(p.options.values()) for p in self.parameters.values() if isinstance(p, Choice)]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, str):
+                found.add(item)
+            elif isinstance(item, Mapping | list | tuple):
+                waiting += item.values() if isinstance(item, Mapping) else item
+        return found
 
 
 def as_option(parameter: Choice, value: Any) -> Any:

@@ -137,3 +137,24 @@ def test_show_unknown() -> None:
     result = CliRunner().invoke(app, ["scenarios", "show", "quickstrt"])
     assert result.exit_code == 2
     assert "Did you mean 'quickstart'?" in result.stderr
+
+
+def test_check_tells_of_a_search(tmp_path: Path) -> None:
+    path = tmp_path / "searched.yaml"
+    path.write_text(
+        "name: searched\ndefenders: {a: {kind: noise}}\nattackers: {b: {}}\nsearch:\n  trials: 5\n"
+        "  parameters: {defenders.a.epsilon: {kind: uniform, low: 0.01, high: 0.1}}\n"
+        "  objectives: {kept: {metric: protection}, change: {metric: ssim, direction: minimize}}\n"
+        "  constraints: {quality: {metric: psnr, at_least: 30}}\n"
+    )
+    result = CliRunner().invoke(app, ["scenarios", "check", str(path)])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[2] == (
+        "  search: 5 trial(s) of 1 parameter(s): defenders.a.epsilon; maximize kept (protection), minimize change (ssim); "
+        "constraints: quality"
+    )
+    wrong = path.read_text().replace("epsilon:", "epsilom:")
+    path.write_text(wrong)
+    result = CliRunner().invoke(app, ["scenarios", "check", str(path)])
+    assert result.exit_code == 2
+    assert f"{path}:6: search.parameters.defenders.a.epsilom: unknown key" in result.output
