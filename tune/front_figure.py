@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from tsdf_ray.report.charts import GRID, MUTED, PANEL, PAPER, SERIES, Chart, Panel
+from tsdf_ray.store.trials import Trial
 from tune.analysis import bound
 from tune.front import feasible, kept_to, scored
 from tune.labels import Label, place_labels
 from tune.results import Results
 from tune.separation_map import psnr_of
-from tune.table import Trial
 from tune.words import tick, wish
 
 BEST, START, BASELINE = SERIES[0], SERIES[1], SERIES[2]

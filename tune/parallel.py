@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 
 from tsdf_ray.report.charts import GRID, INK, MUTED, SERIES, Chart, Panel, shorten
 from tsdf_ray.scenario.search import Choice, Parameter
+from tsdf_ray.store.trials import Param, Trial
 from tune.front import feasible, kept_to, scored
 from tune.results import Results
 from tune.separation_map import to_unit
-from tune.table import Param, Trial
 from tune.words import param, short_names, tick
 
 MOST = 12

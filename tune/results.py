@@ -13,11 +13,11 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import Measure, SearchConfig
 from tsdf_ray.store.rundir import read_info
+from tsdf_ray.store.trials import Trial, TrialsTable
 from tune.analysis import Better, Measured, Pairs, better_of, constrained_value, measured, violation
 from tune.front import best_trials, front_of
 from tune.importance import Importance, importance
 from tune.separation_map import SeparationMap, separation_map
-from tune.table import Trial, TrialsTable
 
 Side = Literal["defenders", "attackers"]
 

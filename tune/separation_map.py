@@ -17,10 +17,10 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import KDTree
 
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig
+from tsdf_ray.store.trials import Trial
 from tune.analysis import bound
 from tune.front import scored
 from tune.importance import importance
-from tune.table import Trial
 
 FEWEST = 10
 """Trials below which no surface is fitted."""

@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from tsdf_ray.scenario.search import Choice, Int, Parameter
 from tsdf_ray.store.atomic import write_json, write_table
+from tsdf_ray.store.trials import Param, Trial
 from tune.analysis import Measured
 from tune.front import kept_to
 from tune.results import Player, Results
-from tune.table import Param, Trial
 from tune.words import param
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from tsdf_ray.report.data import Value
 from tsdf_ray.report.tables import entry
 from tsdf_ray.scenario.search import Constraint, Measure, Objective
+from tsdf_ray.store.trials import Param
 from tune.analysis import Measured, bound
-from tune.table import Param
 
 _PERCENT = "\u00a0%"
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import SearchConfig
+from tsdf_ray.store.trials import Report, TrialsTable
 from tune.analysis import report_values
-from tune.table import Report, TrialsTable
 
 ATTACKERS = ("finetune", "mtcnn")
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tsdf_ray.scenario.search import Constraint, Objective, SearchConfig
+from tsdf_ray.store.trials import Report, State, Trial
 from tune.front import best_trials, front_of, non_dominated
-from tune.table import Report, State, Trial
 
 
 def _search(directions: dict[str, str], constrained: bool = True) -> SearchConfig:

@@ -10,9 +10,9 @@ import optuna
 import pytest
 
 from tsdf_ray.scenario.search import SearchConfig
+from tsdf_ray.store.trials import Report, State, Trial
 from tune.importance import importance, study_of
 from tune.separation_map import REACH, map_parameters, separation_map, to_unit
-from tune.table import Report, State, Trial
 
 T = "defenders.tsdf."
 SPACE: dict[str, Any] = {

@@ -17,12 +17,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.store.trials import Report, TrialsTable
 from tune.answer import headline
 from tune.figures import all_charts
 from tune.labels import Label, place_labels
 from tune.report import render, write_search_report, write_tables
 from tune.results import Results
-from tune.table import Report, TrialsTable
 from tune.words import short_names
 
 FIGURES = {"front", "replay", "map", "importance", "parallel", "history"}
