@@ -10,6 +10,7 @@ from ray import tune as ray_tune
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.materials import Materials
 from tsdf_ray.game.plan import Plan
+from tsdf_ray.kept import KEPT, SEARCH_BYTES
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_json
@@ -53,6 +54,7 @@ class TrialTrainable(ray_tune.Trainable):
         play: PlayFactory = MatchTrial,
     ) -> None:
         """`config`: number, parameters and reported rounds of a trial; the rest is the same for all trials."""
+        KEPT.resize(SEARCH_BYTES)
         self._root = Path(root)
         self._scenario = Scenario.model_validate_json(scenario_json)
         self._materials = materials or {}

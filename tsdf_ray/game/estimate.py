@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # kept light: the list of scenarios is shown without torch
     from tsdf_ray.scenario import Scenario
+    from tsdf_ray.scenario.search import SearchConfig
 
 CORE_RATE = 50.0
 """GFLOP/s of one CPU core with bfloat16 units, all that a step does besides the networks included. Fitted, with
@@ -56,20 +57,44 @@ class Cost:
 
 
 def estimate(scenario: Scenario) -> Cost:
-    """The cost of a race. Raises UserError, saying of what, where a cost is not known (plug-ins, unknown files)."""
+    """The cost of a race, or of a search: then of all its trials, as if none were stopped early, and of its baselines.
+
+    Raises UserError, saying of what, where a cost is not known (plug-ins, unknown files).
+    """
+    if scenario.search is not None:
+        return _search_cost(scenario, scenario.search)
+    costs = _match_costs(scenario)
+    return _cost(scenario, costs * len(scenario.seeds), scenario.resources.parallel_matches)
+
+
+def _search_cost(scenario: Scenario, search: SearchConfig) -> Cost:
+    """Trials are not divided: their matches play one after another. Of settings that cost more or less: the base's."""
+    from tsdf_ray.scenario.search_trials import baseline_sides, trial_content, trial_sides
+
+    def played(sides: tuple[list[str], list[str]]) -> list[float]:
+        defenders, attackers = sides
+        seeds = search.seeds or scenario.seeds
+        game = trial_content(
+            scenario, {}, name="trial", defenders=defenders, attackers=attackers, seeds=seeds, held_out_use="rest"
+        )
+        return _match_costs(game) * len(seeds)
+
+    units = [sum(played(trial_sides(scenario)))] * search.trials
+    for sides in baseline_sides(scenario):
+        units += played(sides)
+    return _cost(scenario, units, search.parallel)
+
+
+def _match_costs(scenario: Scenario) -> list[float]:
     from tsdf_ray.game.passes import match_lines
 
-    costs = [sum(line.gflop for line in match_lines(scenario, *pair)) for pair in scenario.pairs]
+    return [sum(line.gflop for line in match_lines(scenario, *pair)) for pair in scenario.pairs]
+
+
+def _cost(scenario: Scenario, units: list[float], parallel: int | None) -> Cost:
     wants = scenario.resources
-    return Cost(
-        sum(costs) * len(scenario.seeds),
-        max(costs),
-        len(costs) * len(scenario.seeds),
-        min(wants.cpus_per_match, float(scenario.threads)),
-        wants.cpus_per_match,
-        wants.gpus_per_match,
-        wants.parallel_matches,
-    )
+    cores = min(wants.cpus_per_match, float(scenario.threads))
+    return Cost(sum(units), max(units), len(units), cores, wants.cpus_per_match, wants.gpus_per_match, parallel)
 
 
 def machine_cores() -> int:

@@ -6,6 +6,9 @@ Ray actor without a change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import numpy as np
 
 from tsdf_ray.attackers import Prepared, Retrained, Studied, choose, make_attacker, own_photos
@@ -17,6 +20,7 @@ from tsdf_ray.game.materials import Materials, detectors_with, family_with, furt
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Learned, Published
 from tsdf_ray.generators import Tensors, load_family
+from tsdf_ray.kept import KEPT
 
 
 class DefenderRole:
@@ -33,12 +37,26 @@ class DefenderRole:
 
     def learn(self, round: int, generator: Tensors | None) -> Learned:
         """w_r against what it may know: `generator`, the attacker's G_{r-1}, is given with `last_round` alone."""
-        state = self._defender.learn(self._knowledge(round, generator))
-        tensors = {name: np.ascontiguousarray(value) for name, value in state.tensors.items()}
-        return Learned(tensors, array_digest(tensors))
+
+        def learn() -> Learned:
+            state = self._defender.learn(self._knowledge(round, generator))
+            tensors = {name: np.ascontiguousarray(value) for name, value in state.tensors.items()}
+            return Learned(tensors, array_digest(tensors))
+
+        return KEPT.get(self._key(round, generator), learn, lambda made: _bytes(made.tensors.values()))
 
     def publish(self, round: int, learned: Learned, generator: Tensors | None) -> Published:
         """The round's collectable photos (protected as far as `collect.protected` says) and the evaluation split."""
+        collect = self._match.scenario.attackers[self._match.attacker].collect
+        key = self._key(round, generator) | {"w": learned.digest, "collect": collect.model_dump(mode="json")}
+        key |= {"channel": self._match.scenario.publish.model_dump(mode="json")}
+        return KEPT.get(
+            key,
+            lambda: self._publish(round, learned, generator),
+            lambda made: _bytes((made.collectable.pixels_BCHW, made.evaluation.pixels_BCHW)),
+        )
+
+    def _publish(self, round: int, learned: Learned, generator: Tensors | None) -> Published:
         scenario, splits = self._match.scenario, self._materials.splits
         state = DefenceState(self._knowledge(round, generator), learned.tensors)
         choice = choose(scenario.attackers[self._match.attacker].collect, self._match.seed, round, len(splits.attacker))
@@ -51,6 +69,24 @@ class DefenderRole:
         channel = scenario.publish
         return Published(publish(photos.with_pixels(pixels), channel), choice.index_N, publish(evaluation, channel))
 
+    def _key(self, round: int, generator: Tensors | None) -> dict[str, Any]:
+        """Everything that `learn` depends on."""
+        if not KEPT.on:
+            return {}
+        scenario, splits = self._match.scenario, self._materials.splits
+        entry = scenario.defenders[self._match.defender]
+        known = self._materials.generator if generator is None else generator
+        return {
+            "entry": entry.model_dump(mode="json"),
+            "generator": [
+                scenario.generator,
+                array_digest(known),
+            ],
+            "photos": [splits.defender.digest, splits.attacker.digest, splits.evaluation.digest],
+            "detectors": scenario.detector_weights,
+            "draws": [self._match.seed, round, scenario.precision, scenario.threads],
+        }
+
     def _knowledge(self, round: int, generator: Tensors | None) -> Knowledge:
         scenario = self._match.scenario
         family = known_family(scenario, self._match.defender, self._materials.generator, generator)
@@ -62,6 +98,10 @@ class DefenderRole:
             self._materials.splits.defender,
             scenario.precision,
         )
+
+
+def _bytes(arrays: Iterable[np.ndarray]) -> int:
+    return sum(array.nbytes for array in arrays)
 
 
 class AttackerRole:
