@@ -32,6 +32,11 @@ STATES = {
     "failed": TrialState.FAIL,
 }
 FILES = {"sqlite": "optuna.db", "journal": "optuna.journal"}
+GENERATION = NSGAIISampler._get_generation_key()
+"""Where NSGA-II notes a trial's generation."""
+PARENTS = "parents"
+"""Our note on a trial of NSGA-II: the trials its generation descends from, by number (negative: of earlier searches).
+They are chosen when a generation begins, and stay, whoever ends later."""
 
 
 def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
@@ -64,19 +69,26 @@ def ordered(search: SearchConfig) -> Iterator[str]:
 def frozen(search: SearchConfig, trial: Trial) -> FrozenTrial:
     """A trial of the table as Optuna knows it. Raises ValueError when a value lies outside its distribution."""
     known, last = distributions(search), trial.last
-    values = None
+    first = next(iter(search.objectives))
+    values, seen = None, dict[int, float]()
+    if len(search.objectives) == 1:
+        # Of several objectives Optuna keeps none; its TPE fails on trials that have some.
+        seen = {report.round: report.values[first] for report in trial.rounds if first in report.values}
     if trial.state == "complete" and last is not None:
         values = [last.values[name] for name in search.objectives]
-    first = next(iter(search.objectives))
+    elif trial.state == "pruned" and seen:
+        # As `Study.tell` of Optuna does.
+        values = [seen[max(seen)]]
     made = create_trial(
         state=STATES[trial.state],
         values=values,
         params=trial.params,
         distributions={name: known[name] for name in trial.params},
-        intermediate_values={r.round: r.values[first] for r in trial.rounds if first in r.values},
-        constraints=last.violations if last is not None and trial.state in {"complete", "pruned"} else {},
+        intermediate_values=seen,
+        # In one order, whether told or read: the GP sampler knows constraints by their place.
+        constraints=dict(sorted(last.violations.items())) if last and trial.state in {"complete", "pruned"} else {},
         user_attrs={"trial": trial.number, "point": trial.point},
-        system_attrs=dict(trial.notes),
+        system_attrs={name: note for name, note in trial.notes.items() if name != PARENTS},
     )
     made._validate()
     return made
@@ -109,6 +121,7 @@ class Study:
         self.study.add_trials(earlier or [])
         self._offset = len(earlier or [])
         self.study.add_trials([frozen(search, trial) for trial in trials])
+        self._remember_parents(trials)
 
     def _metric_names(self) -> None:
         with warnings.catch_warnings():
@@ -146,9 +159,28 @@ class Study:
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
         trial.set_user_attr("trial", number)
-        notes = dict(self.study.get_trials(deepcopy=False)[trial.number].system_attrs)
+        return taken, self._notes(trial.number)
+
+    def _notes(self, number: int) -> dict[str, Any]:
+        sampler = self.study.sampler
+        if isinstance(sampler, NSGAIISampler):
+            # Optuna gives a trial no generation when all its parameters are given: nobody would descend from it.
+            sampler.get_trial_generation(self.study, self._frozen(number))
+        notes = dict(self._frozen(number).system_attrs)
         notes.pop("fixed_params", None)
-        return taken, notes
+        if notes.get(GENERATION):
+            ids = self.study._storage.get_study_system_attrs(self.study._study_id)[_parents_of(notes[GENERATION])]
+            notes[PARENTS] = [t.number - self._offset for t in self.study.get_trials(False) if t._trial_id in set(ids)]
+        return notes
+
+    def _remember_parents(self, trials: list[Trial]) -> None:
+        everybody = self.study.get_trials(deepcopy=False)
+        known = {trial.notes[GENERATION]: trial.notes[PARENTS] for trial in trials if PARENTS in trial.notes}
+        for generation, numbers in known.items():
+            # Earlier searches may have been changed since.
+            places = [self._offset + number for number in numbers if self._offset + number >= 0]
+            ids = [everybody[place]._trial_id for place in places]
+            self.study._storage.set_study_system_attr(self.study._study_id, _parents_of(generation), ids)
 
     def report(self, number: int, report: Report) -> None:
         """A round of a running trial. Optuna keeps intermediate values where there is one objective."""
@@ -160,7 +192,7 @@ class Study:
         """The end of a running trial."""
         trial = self._live(number)
         if last is not None and state in {"complete", "pruned"}:
-            for name, violation in last.violations.items():
+            for name, violation in sorted(last.violations.items()):
                 trial.set_constraint(name, violation)
         values = None
         if state == "complete":
@@ -169,8 +201,15 @@ class Study:
         self.study.tell(self._offset + number, values, state=STATES[state])
 
     def _live(self, number: int) -> optuna.trial.Trial:
-        frozen_trial = self.study.get_trials(deepcopy=False)[self._offset + number]
-        return optuna.trial.Trial(self.study, frozen_trial._trial_id)
+        return optuna.trial.Trial(self.study, self._frozen(self._offset + number)._trial_id)
+
+    def _frozen(self, place: int) -> FrozenTrial:
+        return self.study.get_trials(deepcopy=False)[place]
+
+
+def _parents_of(generation: int) -> str:
+    """Where NSGA-II keeps the parents of a generation, by id."""
+    return f"{NSGAIISampler._get_parent_cache_key_prefix()}{generation}"
 
 
 def make_sampler(search: SearchConfig, number: int) -> BaseSampler:
@@ -178,11 +217,13 @@ def make_sampler(search: SearchConfig, number: int) -> BaseSampler:
     config = search.sampler
     seed = seed_for(config.seed, "search", number) % 2**32
     several = search.parallel != 1
+    # A warning per trial of each parameter that has a condition would drown the board.
+    common: dict[str, Any] = {"seed": seed, "n_startup_trials": config.startup, "warn_independent_sampling": False}
     makers: dict[str, Callable[[], BaseSampler]] = {
-        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
-        "motpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
+        "tpe": lambda: TPESampler(**common, constant_liar=several),
+        "motpe": lambda: TPESampler(**common, constant_liar=several),
         "nsga2": lambda: NSGAIISampler(seed=seed, population_size=config.population),
-        "gp": lambda: GPSampler(seed=seed, n_startup_trials=config.startup),
+        "gp": lambda: GPSampler(**common),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
