@@ -15,8 +15,7 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_json
 from tune.outcome import Outcome
-from tune.scheduler import rung_sign
-from tune.searcher import NUMBER
+from tune.scheduler import NUMBER, rung_sign
 from tune.trial import MatchTrial, Play, PlayFactory, Setting
 
 
@@ -61,6 +60,7 @@ class TrialTrainable(ray_tune.Trainable):
         self._roles = roles
         self._factory = play
         self._play: Play | None = None
+        self._refused: str | None = None
         self._seat(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -71,6 +71,8 @@ class TrialTrainable(ray_tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """One round."""
+        if self._refused is not None:
+            return Outcome(1, failed=self._refused).result(done=True, rung=None)
         try:
             if self._play is None:
                 self._play = self._factory(self._setting)
@@ -89,19 +91,24 @@ class TrialTrainable(ray_tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Only a note: the trial's own folder is its checkpoint."""
-        write_json(Path(checkpoint_dir) / "trial.json", {"folder": str(self._setting.root)})
+        write_json(Path(checkpoint_dir) / "trial.json", {"folder": str(trial_folder(self._root, self._number))})
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """The trial's folder says where it stands."""
 
     def _seat(self, config: dict[str, Any]) -> None:
-        if not (self._root / "run.json").exists():
-            raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
-        number = int(config[NUMBER])
+        self._number, self._refused = int(config[NUMBER]), None
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
-        scenario = trial_scenario(self._scenario, number, config["params"])
-        folder = trial_folder(self._root, number)
+        try:
+            if not (self._root / "run.json").exists():
+                raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
+            scenario = trial_scenario(self._scenario, self._number, config["params"])
+        except UserError as error:
+            # Told by `step`: an error here would be tried again, and its reason be lost.
+            self._refused = str(error)
+            return
+        folder = trial_folder(self._root, self._number)
         self._setting = Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
 
     def _leave(self) -> None:
