@@ -60,7 +60,7 @@ def importance(search: SearchConfig, trials: Sequence[Trial], objective: str) ->
     sign = -1.0 if search.objectives[objective].direction == "maximize" else 1.0
 
     def loss(trial: FrozenTrial) -> float:
-        return sign * trial.values[place]
+        return float(sign * trial.values[place])
 
     quantile = max(0.1, TOP / len(usable))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from tsdf_ray.report.tables import duration
 from tsdf_ray.scenario.search import Constraint
+from tsdf_ray.store.trials import State
 from tune.analysis import Measured
 from tune.answer import title_of
 from tune.front import kept_to
@@ -115,7 +116,7 @@ def trial_rows(results: Results) -> list[TrialRow]:
 def counted(results: Results) -> str:
     """'24 trials: 15 complete, 8 pruned, 1 failed'."""
     states = Counter(trial.state for trial in results.trials)
-    order = ("complete", "pruned", "failed", "running")
+    order: tuple[State, ...] = ("complete", "pruned", "failed", "running")
     said = [f"{states[state]} {state.replace('running', 'not ended')}" for state in order if states[state]]
     total = len(results.trials)
     return f"{total} trial{'' if total == 1 else 's'}" + (f": {', '.join(said)}" if said else "")

@@ -192,7 +192,7 @@ class Results:
         opponents = tuple(run.players(other))
         found = {}
         for key, (what, better) in self.measures.items():
-            met = {} if getattr(what, other) else {other: opponents}
+            met: dict[str, Any] = {} if getattr(what, other) else {other: opponents}
             found[key] = measured(pairs, what.model_copy(update=met), rounds, better)
         return found
 

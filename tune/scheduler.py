@@ -17,7 +17,7 @@ NUMBER = "trial"
 """Key of a trial's number in the config that Tune hands to the trainable."""
 
 
-class ResumedAsha(AsyncHyperBandScheduler):
+class ResumedAsha(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving whose rungs hold the rounds that are in the table already."""
 
     def remember(self, trials: list[Trial], objective: str, sign: float) -> None:

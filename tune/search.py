@@ -21,6 +21,7 @@ from tsdf_ray.game.search_control import SearchBoard, SearchProgress
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
+from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
 from tune.best import replay, write_best
@@ -144,5 +145,5 @@ def play_or_resume(scenario: Scenario, root: Path, address: str | None, progress
     """Play a scenario into `root`, go on with it, or leave it when it is complete."""
     if not (root / "run.json").exists():
         api.play(scenario, root, address=address, progress=progress, report=report)
-    elif api.Run(root).status != "complete":
+    elif Run(root).status != "complete":
         api.resume(root, address=address, progress=progress, report=report)

@@ -24,7 +24,7 @@ class Watcher(Protocol):
     def changed(self) -> None: ...
 
 
-class TableSearcher(Searcher):
+class TableSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
     """Unfinished trials of the table first, then the start points, then what the sampler says, up to `trials`."""
 
     def __init__(self, scenario: Scenario, table: TrialsTable, study: Study, watcher: Watcher) -> None:
@@ -55,7 +55,7 @@ class TableSearcher(Searcher):
                 params, notes = self._study.ask(number, resolve_point(self._search, values))
                 trial = self._table.asked(params, point, notes)
             else:
-                return Searcher.FINISHED
+                return str(Searcher.FINISHED)
             self._numbers[trial_id] = trial.number
             self._watcher.changed()
             return {NUMBER: trial.number, "params": trial.params, "reported": len(trial.rounds)}

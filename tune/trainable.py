@@ -40,7 +40,7 @@ def trial_scenario(scenario: Scenario, number: int, params: dict[str, Any]) -> S
     )
 
 
-class TrialTrainable(ray_tune.Trainable):
+class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """Keeps its process, with what it has loaded, from trial to trial (`reuse_actors`)."""
 
     def setup(

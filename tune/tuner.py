@@ -39,7 +39,7 @@ QUIET = {
 }
 
 
-class Deadline(Stopper):
+class Deadline(Stopper):  # type: ignore[misc]  # Ray has no types
     """Ends everything when the user asks, or when the time is up."""
 
     def __init__(self, progress: SearchProgress, seconds: float | None) -> None:

@@ -43,16 +43,29 @@ def show(run: Run) -> None:
 
 
 def show_search(run: Run) -> None:
-    """Print the best settings and the report's place. Exits with 1 when no trial could be completed."""
-    states = run.info.get("trials", {})
-    typer.echo("trials: " + (", ".join(f"{count} {state}" for state, count in states.items() if count) or "none"))
-    for line in run.search["lines"]:
-        typer.echo(line)
-    page = run.path / "report.html"
+    """Print settings as searched and as replayed, and the report's place. Exits with 1 when no trial is complete."""
+    found, page = run.search, run.path / "report.html"
+    counts = {state: count for state, count in found["trials"].items() if count}
+    typer.echo("trials: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
+    if not counts.get("complete"):
+        reasons = [str(reason) for reason in run.trials["reason"].to_pylist() if reason]
+        said = "\n".join(dict.fromkeys(reasons)) or "none was begun"
+        raise leave(FAILED, f"no trial could be completed:\n{said}\ntheir folders are in {run.path / 'trials'}")
+    names = [*found["objectives"], *found["constraints"]]
+    table = Table(title=Text("searched -> replayed, 95 % [low, high]"), box=None, padding=(0, 2), title_justify="left")
+    for title in ("setting", *names):
+        table.add_column(title, overflow="fold")
+    for setting in found["settings"]:
+        cells = [f"{_plain(setting['searched'].get(n))} -> {_plain(setting['replayed'].get(n))}" for n in names]
+        table.add_row(Text(f"{setting['name']} ({setting['kind']})"), *map(Text, cells))
+    table_console().print(table)
+    if why := found["reasons"].get("best"):
+        typer.echo(f"no best setting: {why}")
     typer.echo(f"report: {page}" if page.exists() else f"search: {run.path}")
-    if not states.get("complete"):
-        reasons = "\n".join(dict.fromkeys(run.search["failures"])) or "all were stopped early; loosen search.scheduler"
-        raise leave(FAILED, f"no trial could be completed:\n{reasons}")
+
+
+def _plain(value: dict[str, Any] | None) -> str:
+    return cell([value], interval=True)
 
 
 def table_console() -> Console:

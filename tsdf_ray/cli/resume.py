@@ -24,18 +24,17 @@ def resume(
     from tsdf_ray.cli.stopping import stoppable
     from tsdf_ray.store.run import Run
 
-    options = {"address": address, "report": report}
     if Run(run).info.get("kind") == "search":
         from tsdf_ray.cli.search_progress import make_search_progress
 
         searching = make_search_progress()
         with stoppable(searching.ask):
-            found = api.resume(run, progress=searching, loggers=tuple(log or ()), **options)
+            found = api.resume(run, address=address, progress=searching, report=report, loggers=tuple(log or ()))
         outcome.show_search(found)
         return
     from tsdf_ray.cli.progress import make_progress
 
     playing = make_progress()
     with stoppable(playing.ask):
-        finished = api.resume(run, executor=executor, progress=playing, **options)
+        finished = api.resume(run, executor=executor, address=address, progress=playing, report=report)
     outcome.show(finished)

@@ -129,7 +129,7 @@ def _tried(parameter: Parameter) -> list[tuple[KeyPath, Any]]:
     shows where only whole ones can stand."""
     if isinstance(parameter, Choice):
         section = "named" if parameter.named else "values"
-        names = list(parameter.named) if parameter.named else range(len(parameter.values))
+        names: list[str | int] = [*parameter.named] if parameter.named else [*range(len(parameter.values))]
         return [((section, at), value) for at, value in zip(names, parameter.options.values(), strict=True)]
     low, high = parameter.low, parameter.high
     if isinstance(parameter, LogUniform):
@@ -160,7 +160,9 @@ def _points(search: SearchConfig) -> Iterator[Mistake]:
         yield root, f"{len(points)} points, but {search.trials} trials; raise search.trials"
     seen: dict[str, str] = {}
     for name, point in points.items():
-        wrong = [((*root, name, key), text) for key, value in point.items() if (text := _misfit(search, key, value))]
+        wrong: list[Mistake] = [
+            ((*root, name, key), text) for key, value in point.items() if (text := _misfit(search, key, value))
+        ]
         if not point:
             wrong = [((*root, name), "gives no parameter a value; give one, or leave the point out")]
         yield from wrong
