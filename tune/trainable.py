@@ -101,8 +101,7 @@ class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
         try:
-            if not (self._root / "run.json").exists():
-                raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
+            self._check_root()
             scenario = trial_scenario(self._scenario, self._number, config["params"])
         except UserError as error:
             # Told by `step`: an error here would be tried again, and its reason be lost.
@@ -110,6 +109,10 @@ class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no ty
             return
         folder = trial_folder(self._root, self._number)
         self._setting = Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
+
+    def _check_root(self) -> None:
+        if not (self._root / "run.json").exists():
+            raise UserError(f"{self._root}: is not on this machine; --out must be a folder that all machines share")
 
     def _leave(self) -> None:
         if self._play is not None:
