@@ -64,13 +64,18 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[flo
         at = (axes.transData.transform((x, y)) - corner) * scale
         return float(at[0]), float(at[1])
 
-    frame = _Box(0.0, 0.0, float(axes.bbox.width) * scale, float(axes.bbox.height) * scale)
+    # A little inside: in a PNG the layout may still shrink the axes.
+    frame = _Box(3.0, 3.0, float(axes.bbox.width) * scale - 3, float(axes.bbox.height) * scale - 3)
     taken = [_around(*in_points(x, y), 5.0) for x, y in [*points, *((label.x, label.y) for label in labels)]]
     for label in labels:
         text = shorten(label.text, 16)
         x, y = in_points(label.x, label.y)
         options = [(_text_box(x + dx, y + dy, text, across, up), dx, dy, across, up) for dx, dy, across, up in _AROUND]
-        costs = [_cost(box, taken, frame) + 0.02 * i for i, (box, *_) in enumerate(options)]
+        # A label far off needs a line, which crosses others: better to touch a dot a little.
+        costs = [
+            _cost(box, taken, frame) + 0.3 * i + 1.5 * (abs(dx) + abs(dy))
+            for i, (box, dx, dy, *_) in enumerate(options)
+        ]
         box, dx, dy, across, up = options[int(np.argmin(costs))]
         taken.append(box)
         far = abs(dx) + abs(dy) > 10
