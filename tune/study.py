@@ -121,6 +121,8 @@ class Study:
         self.study.add_trials(earlier or [])
         self._offset = len(earlier or [])
         self.study.add_trials([frozen(search, trial) for trial in trials])
+        # By number: looking a trial up would make the storage go through all of them.
+        self._ids = [trial._trial_id for trial in self.study.get_trials(deepcopy=False)[self._offset :]]
         self._remember_parents(trials)
 
     def _metric_names(self) -> None:
@@ -143,6 +145,7 @@ class Study:
             self.study.enqueue_trial(given)
         trial = self.study.ask()
         assert trial.number == self._offset + number, "the study mirrors the table"
+        self._ids.append(trial._trial_id)
         taken: dict[str, Param] = {}
         for name in ordered(search):
             parameter = search.parameters[name]
@@ -159,18 +162,18 @@ class Study:
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
         trial.set_user_attr("trial", number)
-        return taken, self._notes(trial.number)
+        return taken, self._notes(trial._trial_id)
 
-    def _notes(self, number: int) -> dict[str, Any]:
-        sampler = self.study.sampler
+    def _notes(self, trial_id: int) -> dict[str, Any]:
+        storage, sampler = self.study._storage, self.study.sampler
         if isinstance(sampler, NSGAIISampler):
             # Optuna gives a trial no generation when all its parameters are given: nobody would descend from it.
-            sampler.get_trial_generation(self.study, self._frozen(number))
-        notes = dict(self._frozen(number).system_attrs)
+            sampler.get_trial_generation(self.study, storage.get_trial(trial_id))
+        notes = dict(storage.get_trial_system_attrs(trial_id))
         notes.pop("fixed_params", None)
         if notes.get(GENERATION):
-            ids = self.study._storage.get_study_system_attrs(self.study._study_id)[_parents_of(notes[GENERATION])]
-            notes[PARENTS] = [t.number - self._offset for t in self.study.get_trials(False) if t._trial_id in set(ids)]
+            ids = set(storage.get_study_system_attrs(self.study._study_id)[_parents_of(notes[GENERATION])])
+            notes[PARENTS] = [t.number - self._offset for t in self.study.get_trials(False) if t._trial_id in ids]
         return notes
 
     def _remember_parents(self, trials: list[Trial]) -> None:
@@ -198,13 +201,10 @@ class Study:
         if state == "complete":
             assert last is not None, "a complete trial has played its rounds"
             values = [last.values[name] for name in self._search.objectives]
-        self.study.tell(self._offset + number, values, state=STATES[state])
+        self.study.tell(trial, values, state=STATES[state])
 
     def _live(self, number: int) -> optuna.trial.Trial:
-        return optuna.trial.Trial(self.study, self._frozen(self._offset + number)._trial_id)
-
-    def _frozen(self, place: int) -> FrozenTrial:
-        return self.study.get_trials(deepcopy=False)[place]
+        return optuna.trial.Trial(self.study, self._ids[number])
 
 
 def _parents_of(generation: int) -> str:

@@ -16,6 +16,8 @@ import tsdf_ray.api as api
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import Splits
 from tsdf_ray.game.materials import Materials, load_materials
+from tsdf_ray.generators import load_family
+from tsdf_ray.kept import KEPT
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import Objective
 from tsdf_ray.store.manifest import Manifest
@@ -277,14 +279,15 @@ class Nothing:
 
 
 @pytest.fixture
-def trainable(game: Scenario, tmp_path: Path) -> Any:
+def trainable(game: Scenario, tmp_path: Path) -> Iterator[Any]:
     """A trainable in this process, as Tune would build it."""
     RunDirectory.create(tmp_path / "search", game, kind="search").close()
     made = TrialTrainable.__new__(TrialTrainable)
     root = str(tmp_path / "search")
     config = {"trial": 4, "params": PARAMS, "reported": 1}
     made.setup(config, root=root, scenario_json=game.as_json(), materials={}, play=Nothing)
-    return made
+    yield made
+    KEPT.resize(0)
 
 
 def test_a_trainable_goes_on_after_the_reported_rounds(trainable: Any, tmp_path: Path, game: Scenario) -> None:
@@ -326,4 +329,23 @@ def test_a_folder_that_is_not_shared_is_told(game: Scenario, tmp_path: Path) -> 
     made = TrialTrainable.__new__(TrialTrainable)
     config = {"trial": 0, "params": PAPER, "reported": 0}
     made.setup(config, root=str(tmp_path / "elsewhere"), scenario_json=game.as_json(), play=Nothing)
+    KEPT.resize(0)
     assert "must be a folder that all machines share" in made.step()["failed"]
+
+
+def test_a_searched_generator_brings_its_own_materials(tmp_path: Path) -> None:
+    """G_0 and the labels of photos are those of the generator a trial plays, not those of the scenario's."""
+    faces = {"source": "sample", "size": 128, "counts": {"defender": 2, "attacker": 16, "evaluation": 2}}
+    parameters = {"generator": {"kind": "choice", "values": ["editor-sample-128", "attgan-sample-128"]}}
+    game = Scenario.model_validate(content(faces=faces, search=section(parameters=parameters, constraints={})))
+    RunDirectory.create(tmp_path / "search", game, kind="search").close()
+    made = TrialTrainable.__new__(TrialTrainable)
+    shared = {0: load_materials(trial_scenario(game, 0, {}), 0)}
+    config = {"trial": 0, "params": {"generator": "editor-sample-128"}, "reported": 0}
+    made.setup(config, root=str(tmp_path / "search"), scenario_json=game.as_json(), materials=shared, play=Nothing)
+    KEPT.resize(0)
+    assert made._setting().materials is shared
+    made.reset_config({**config, "params": {"generator": "attgan-sample-128"}})
+    own = made._setting()
+    assert load_family("attgan-sample-128").tensors().keys() == own.materials[0].generator.keys()
+    assert own.materials[0].generator.keys() != shared[0].generator.keys()

@@ -38,7 +38,7 @@ class RunDirectory:
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(root)
+            lock = take_lock(root)
             write_text(root / "scenario.yaml", scenario.as_yaml())
             run = RunDirectory(root, lock)
         except OSError as error:
@@ -64,7 +64,7 @@ class RunDirectory:
     def open(root: Path) -> tuple[RunDirectory, Scenario]:
         """Take up an existing run. Raises UserError when `root` is none, is held by another process, or was changed."""
         info = read_info(root)
-        lock = _take_lock(root)
+        lock = take_lock(root)
         try:
             scenario = Scenario.load(root / "scenario.yaml")
         except UserError:
@@ -150,7 +150,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _take_lock(root: Path) -> TextIO:
+def take_lock(root: Path) -> TextIO:
+    """Hold `root` until the file returned is closed. Raises UserError while another process holds it."""
     # The kernel drops the lock with its holder, so a lock file left by a killed process is no obstacle.
     lock = (root / "lock").open("a+", encoding="utf-8")
     try:
