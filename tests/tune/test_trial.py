@@ -336,16 +336,16 @@ def test_a_folder_that_is_not_shared_is_told(game: Scenario, tmp_path: Path) -> 
 def test_a_searched_generator_brings_its_own_materials(tmp_path: Path) -> None:
     """G_0 and the labels of photos are those of the generator a trial plays, not those of the scenario's."""
     faces = {"source": "sample", "size": 128, "counts": {"defender": 2, "attacker": 16, "evaluation": 2}}
-    parameters = {"generator": {"kind": "choice", "values": ["editor-sample-128", "attgan-sample-128"]}}
+    parameters = {"generator": {"kind": "choice", "values": ["editor-128", "attgan-128"]}}
     game = Scenario.model_validate(content(faces=faces, search=section(parameters=parameters, constraints={})))
     RunDirectory.create(tmp_path / "search", game, kind="search").close()
     made = TrialTrainable.__new__(TrialTrainable)
     shared = {0: load_materials(trial_scenario(game, 0, {}), 0)}
-    config = {"trial": 0, "params": {"generator": "editor-sample-128"}, "reported": 0}
+    config = {"trial": 0, "params": {"generator": "editor-128"}, "reported": 0}
     made.setup(config, root=str(tmp_path / "search"), scenario_json=game.as_json(), materials=shared, play=Nothing)
     KEPT.resize(0)
     assert made._setting().materials is shared
-    made.reset_config({**config, "params": {"generator": "attgan-sample-128"}})
+    made.reset_config({**config, "params": {"generator": "attgan-128"}})
     own = made._setting()
-    assert load_family("attgan-sample-128").tensors().keys() == own.materials[0].generator.keys()
+    assert load_family("attgan-128").tensors().keys() == own.materials[0].generator.keys()
     assert own.materials[0].generator.keys() != shared[0].generator.keys()
