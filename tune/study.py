@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tsdf_ray.randomness import seed_for
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies
 from tsdf_ray.store.trials import Param, Report, State, Trial
-from tune.designs import design
+from tune.designs import design, grid_values
 
 STUDY = "tsdf-ray"
 """Name of a search's study in its own storage."""
@@ -47,13 +47,18 @@ def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
 def _distribution(parameter: Parameter) -> BaseDistribution:
     match parameter:
         case Uniform():
-            return FloatDistribution(parameter.low, parameter.high, step=parameter.step)
+            return FloatDistribution(parameter.low, _highest(parameter), step=parameter.step)
         case LogUniform():
             return FloatDistribution(parameter.low, parameter.high, log=True)
         case Int():
-            return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+            return IntDistribution(parameter.low, _highest(parameter), log=parameter.log, step=parameter.step)
         case Choice():
             return CategoricalDistribution(tuple(parameter.options))
+
+
+def _highest(parameter: Uniform | Int) -> Any:
+    """The last value that steps reach: Optuna warns where that is not the upper end."""
+    return parameter.high if parameter.step is None or parameter.step == 1 else grid_values(parameter)[-1]
 
 
 def ordered(search: SearchConfig) -> Iterator[str]:
@@ -112,7 +117,8 @@ class Study:
         self, search: SearchConfig, trials: list[Trial], storage: BaseStorage, earlier: list[FrozenTrial] | None = None
     ) -> None:
         self._search = search
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # A warning per trial of each parameter that has a condition would drown the board.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(
             storage=storage, study_name=STUDY, directions=[o.direction for o in search.objectives.values()]
         )
@@ -153,11 +159,11 @@ class Study:
                 continue
             match parameter:
                 case Uniform():
-                    taken[name] = trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step)
+                    taken[name] = trial.suggest_float(name, parameter.low, _highest(parameter), step=parameter.step)
                 case LogUniform():
                     taken[name] = trial.suggest_float(name, parameter.low, parameter.high, log=True)
                 case Int():
-                    low, high = parameter.low, parameter.high
+                    low, high = parameter.low, _highest(parameter)
                     taken[name] = trial.suggest_int(name, low, high, step=parameter.step, log=parameter.log)
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
@@ -168,7 +174,9 @@ class Study:
         storage, sampler = self.study._storage, self.study.sampler
         if isinstance(sampler, NSGAIISampler):
             # Optuna gives a trial no generation when all its parameters are given: nobody would descend from it.
-            sampler.get_trial_generation(self.study, storage.get_trial(trial_id))
+            sampler.get_parent_population(
+                self.study, sampler.get_trial_generation(self.study, storage.get_trial(trial_id))
+            )
         notes = dict(storage.get_trial_system_attrs(trial_id))
         notes.pop("fixed_params", None)
         if notes.get(GENERATION):
@@ -217,13 +225,11 @@ def make_sampler(search: SearchConfig, number: int) -> BaseSampler:
     config = search.sampler
     seed = seed_for(config.seed, "search", number) % 2**32
     several = search.parallel != 1
-    # A warning per trial of each parameter that has a condition would drown the board.
-    common: dict[str, Any] = {"seed": seed, "n_startup_trials": config.startup, "warn_independent_sampling": False}
     makers: dict[str, Callable[[], BaseSampler]] = {
-        "tpe": lambda: TPESampler(**common, constant_liar=several),
-        "motpe": lambda: TPESampler(**common, constant_liar=several),
+        "tpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
+        "motpe": lambda: TPESampler(seed=seed, n_startup_trials=config.startup, constant_liar=several),
         "nsga2": lambda: NSGAIISampler(seed=seed, population_size=config.population),
-        "gp": lambda: GPSampler(**common),
+        "gp": lambda: GPSampler(seed=seed, n_startup_trials=config.startup),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from tiny_search import TWO, content, report, search_of, section
 
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.store.trials import TrialsTable
+from tsdf_ray.store.trials import Trial, TrialsTable
 from tune.scheduler import NUMBER, ROUND, RUNG, ResumedAsha, make_scheduler, rung_sign
 
 
@@ -59,9 +59,9 @@ class Halving:
 class Driver:
     """Tune's calls of a scheduler, for trials known by number."""
 
-    def __init__(self, scenario: Scenario, table: TrialsTable, attempt: int) -> None:
+    def __init__(self, scenario: Scenario, trials: list[Trial], attempt: int) -> None:
         self.scenario, self.attempt = scenario, attempt
-        self.scheduler = make_scheduler(scenario, table.trials)
+        self.scheduler = make_scheduler(scenario, trials)
         self.known: dict[int, Any] = {}
 
     def stops(self, number: int, round: int, value: float | None) -> bool:
@@ -77,7 +77,7 @@ class Driver:
         return bool(decision == TrialScheduler.STOP)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     grace=st.integers(1, 3),
@@ -86,31 +86,27 @@ class Driver:
     kills=st.lists(st.integers(0, 60), max_size=3),
 )
 def test_it_decides_as_if_never_interrupted(
-    tmp_path: Path, seed: int, grace: int, reduction: float, direction: str, kills: list[int]
+    seed: int, grace: int, reduction: float, direction: str, kills: list[int]
 ) -> None:
     scenario = racing(direction=direction, grace=grace, reduction=reduction)
     search, rng = search_of(scenario), np.random.default_rng(seed)
-    path = tmp_path / "trials.jsonl"
-    path.unlink(missing_ok=True)
-    table = TrialsTable(path)
+    trials: list[Trial] = []
     wanted = Halving(scenario.rounds, grace, reduction, 1.0 if direction == "maximize" else -1.0)
-    driver = Driver(scenario, table, 0)
+    driver = Driver(scenario, trials, 0)
     for event in range(80):
         if event in kills:
-            table = TrialsTable(path)
-            driver = Driver(scenario, table, event + 1)
-        running = table.of("running")
-        if len(running) < 4:
-            table.asked({}, None)
-            running = table.of("running")
+            driver = Driver(scenario, trials, event + 1)
+        if sum(trial.state == "running" for trial in trials) < 4:
+            trials.append(Trial(len(trials), {}, None, 0.0))
+        running = [trial for trial in trials if trial.state == "running"]
         trial = running[rng.integers(len(running))]
         # Now and then two alike.
         round, value = len(trial.rounds) + 1, float(rng.integers(0, 12)) / 4
         stopped = driver.stops(trial.number, round, value)
         assert stopped == wanted.stops(trial.number, round, value), f"event {event}"
-        table.reported(trial.number, report(search, round, value))
+        trial.rounds.append(report(search, round, value))
         if stopped:
-            table.ended(trial.number, "complete" if round == scenario.rounds else "pruned")
+            trial.state = "complete" if round == scenario.rounds else "pruned"
 
 
 def test_a_good_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None:
@@ -120,7 +116,7 @@ def test_a_good_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None
     for value in (1.0, 2.0, 3.0):
         trial = table.asked({}, None)
         table.reported(trial.number, report(search, 1, value))
-    driver = Driver(scenario, table, 1)
+    driver = Driver(scenario, table.trials, 1)
     assert not driver.stops(2, 2, -5.0)
     assert not driver.stops(2, 3, -5.0)
     assert not driver.stops(3, 1, 3.0)
@@ -134,7 +130,7 @@ def test_a_round_without_the_value_is_no_reason(tmp_path: Path) -> None:
     made = report(search_of(scenario), 1, 1.0)
     made.values.clear()
     table.reported(trial.number, made)
-    driver = Driver(scenario, table, 1)
+    driver = Driver(scenario, table.trials, 1)
     assert not driver.stops(1, 1, None)
     assert not driver.stops(2, 1, -9.0), "nobody is on the rung yet"
 
@@ -156,6 +152,6 @@ def test_without_a_scheduler_every_trial_goes_on() -> None:
 
 
 @pytest.mark.parametrize("reduction", [2.0, 3.0])
-def test_the_last_round_ends_a_trial(tmp_path: Path, reduction: float) -> None:
-    driver = Driver(racing(rounds=4, reduction=reduction), TrialsTable(tmp_path / "trials.jsonl"), 0)
+def test_the_last_round_ends_a_trial(reduction: float) -> None:
+    driver = Driver(racing(rounds=4, reduction=reduction), [], 0)
     assert [driver.stops(0, round, 1.0) for round in (1, 2, 3, 4)] == [False, False, False, True]

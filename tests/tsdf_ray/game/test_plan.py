@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdf_ray.errors import UserError
@@ -55,6 +55,7 @@ def test_what_cannot_fit_is_refused(supply: Supply, resources: dict[str, float],
         plan(quickstart(**resources), supply)
 
 
+@settings(deadline=None)
 @given(
     cpus=st.integers(1, 512),
     gpus=st.integers(0, 64),
@@ -155,6 +156,7 @@ def test_a_trial_that_fits_nowhere_is_refused(
         assert word in str(caught.value)
 
 
+@settings(deadline=None)
 @given(
     machines=st.lists(st.tuples(st.integers(1, 16), st.integers(0, 9)), min_size=1, max_size=4),
     want_cpus=st.sampled_from([0.25, 0.5, 1, 2, 3, 7]),

@@ -11,9 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.store import trials
 from tsdf_ray.store.trials import Report, State, Trial, TrialsTable
 
 METRICS: dict[str, dict[str, float | None]] = {"a/b": {"psnr": 31.5, "duq.mtcnn": None}}
+
+
+@pytest.fixture(autouse=True)
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often a file was flushed to disk; really doing it would take most of the time."""
+    calls: list[int] = []
+    monkeypatch.setattr(trials.os, "fsync", calls.append)
+    return calls
 
 
 def report(round: int, value: float = 0.5, seconds: float = 2.0) -> Report:
@@ -52,6 +61,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert again.trials[3].ended is None
     assert [trial.number for trial in again.of("pruned", "failed")] == [1, 2]
     assert (again.trials[0].label, again.trials[3].label) == ("trial 0 (paper)", "trial 3")
+
+
+def test_every_line_is_on_disk_before_the_search_goes_on(tmp_path: Path, synced: list[int]) -> None:
+    small(tmp_path / "trials.jsonl")
+    assert len(synced) == len((tmp_path / "trials.jsonl").read_text().splitlines())
 
 
 def test_no_file_is_an_empty_table(tmp_path: Path) -> None:
