@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("overhead", "ensemble", "defences")
+BENCHES = ("overhead", "ensemble", "defences", "search")
 
 
 def main() -> None:

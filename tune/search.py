@@ -5,8 +5,10 @@ Registered as entry point `tsdf_ray.searches`, so that `tsdf_ray.api` can name i
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from tsdf_ray.game.plan import TrialPlan, trial_plan
 from tsdf_ray.game.search_control import SearchBoard, SearchProgress
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario.search import SearchConfig
 from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
@@ -78,40 +81,52 @@ def go(
     assert search is not None, "checked by ready()"
     progress = progress or SearchBoard()
     began, earlier = time.time(), float(run.info().get("seconds", 0.0))
-    table = TrialsTable(run.root / "trials.jsonl")
-    table.repair()
-    status = "failed"
-    connection = None
-    try:
-        run.update(status="running")
-        progress.begin_search(game, table, lambda: standing(search, table.trials), needed.plan.parallel)
-        connection = connect(address)
-        _baselines(run.root, game, address, progress, report)
-        study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
-        left = None if search.seconds is None else search.seconds - earlier
-        run_trials(run, game, needed, table, study, progress, left, loggers, play)
-        progress.check()
-        for trial in table.of("running"):
-            table.ended(trial.number, "pruned", "cut: search.seconds were over")
-            study.tell(trial.number, "pruned", trial.last)
-        if table.of("complete"):
-            best = write_best(run.root, game, table)
-            progress.note(f"{len(best)} best setting(s) are in {run.root / 'best'}")
-            replay(run.root, game, table, address, progress.matches(), report)
-            status = "complete"
-    except Stopped:
-        status = "stopped"
-        raise
-    finally:
-        progress.end()
-        run.update(status=status, seconds=earlier + time.time() - began, trials=_counts(table))
-        if table.trials:
-            write_tables(run.root)
-            if report:
-                write_search_report(run.root)
-        run.close()
-        if connection is not None:
-            connection.close()
+    with closing(run):
+        table = TrialsTable(run.root / "trials.jsonl")
+        table.repair()
+        settle(search, game.rounds, table)
+        status = "failed"
+        connection = None
+        try:
+            run.update(status="running")
+            progress.begin_search(game, table, lambda: standing(search, table.trials), needed.plan.parallel)
+            connection = connect(address)
+            _baselines(run.root, game, address, progress, report)
+            study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
+            left = None if search.seconds is None else search.seconds - earlier
+            run_trials(run, game, needed, table, study, progress, left, loggers, play, address)
+            progress.check()
+            for trial in table.of("running"):
+                table.ended(trial.number, "pruned", "cut: search.seconds were over")
+                study.tell(trial.number, "pruned", trial.last)
+            if table.of("complete"):
+                best = write_best(run.root, game, table)
+                progress.note(f"{len(best)} best setting(s) are in {run.root / 'best'}")
+                replay(run.root, game, table, address, progress.matches(), report)
+                status = "complete"
+        except Stopped:
+            status = "stopped"
+            raise
+        finally:
+            progress.end()
+            run.update(status=status, seconds=earlier + time.time() - began, trials=_counts(table))
+            # Before the figures: Ray's processes would take the processors from them.
+            if connection is not None:
+                connection.close()
+            if table.trials:
+                write_tables(run.root)
+                if report:
+                    write_search_report(run.root)
+
+
+def settle(search: SearchConfig, rounds: int, table: TrialsTable) -> None:
+    """End the trials whose last round is in the table, but not their end: the kill came between the two lines."""
+    for trial in table.of("running"):
+        if trial.last is not None and trial.last.round == rounds:
+            names = [name for name in search.objectives if name not in trial.last.values]
+            names += [name for name in search.constraints if name not in trial.last.violations]
+            reason = f"not measured: {', '.join(names)}" if names else None
+            table.ended(trial.number, "failed" if names else "complete", reason)
 
 
 def report(root: Path) -> Path:
@@ -144,6 +159,8 @@ def _baselines(root: Path, game: Scenario, address: str | None, progress: Search
 def play_or_resume(scenario: Scenario, root: Path, address: str | None, progress: Progress, report: bool) -> None:
     """Play a scenario into `root`, go on with it, or leave it when it is complete."""
     if not (root / "run.json").exists():
+        # Killed while it was being made: nothing in it counts.
+        shutil.rmtree(root, ignore_errors=True)
         api.play(scenario, root, address=address, progress=progress, report=report)
     elif Run(root).status != "complete":
         api.resume(root, address=address, progress=progress, report=report)

@@ -14,11 +14,8 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import resolve_point
 from tsdf_ray.store.trials import State, TrialsTable
 from tune.outcome import Outcome
-from tune.scheduler import POINT
+from tune.scheduler import NUMBER, POINT
 from tune.study import Study
-
-NUMBER = "trial"
-"""Key of a trial's number in the config that Tune hands to the trainable."""
 
 
 class Watcher(Protocol):

@@ -30,7 +30,7 @@ from tsdf_ray.scenario.search import SearchConfig
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.recorder import Recorder
-from tsdf_ray.store.rundir import RunDirectory
+from tsdf_ray.store.rundir import RunDirectory, take_lock
 from tsdf_ray.store.trials import Report
 from tune.analysis import report_values
 from tune.outcome import Outcome
@@ -79,7 +79,7 @@ class MatchTrial:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._reported = setting.reported
-        self._run = _take(setting.root, setting.scenario)
+        self._run = take(setting.root, setting.scenario)
         self._manifest = Manifest(setting.root / "manifest.jsonl")
         self._manifest.repair()
         self._matches = all_matches(setting.scenario)
@@ -93,7 +93,8 @@ class MatchTrial:
         round, began = self._reported + 1, time.monotonic()
         try:
             for match in self._matches:
-                if len(self._manifest.of(match.id)) < round:
+                # More than one round where the trial's folder has lost some that were reported.
+                while len(self._manifest.of(match.id)) < round:
                     self._play_one(match)
             report, missing = self._report(round, time.monotonic() - began)
         except (MatchFailed, UserError) as error:
@@ -169,22 +170,29 @@ def _latest(pairs: dict[str, dict[str, Any]], round: int) -> dict[str, dict[str,
     return found
 
 
-def _take(root: Path, scenario: Scenario) -> RunDirectory:
-    """Make a trial's run directory, or take it up again when the process that had it is gone."""
+def take(root: Path, scenario: Scenario) -> RunDirectory:
+    """Make a trial's run directory, or take it up again when the process that had it is gone.
+
+    A killed driver's processes live on for a moment; they hold what they play until they die. Raises UserError when
+    that takes longer than `LOCK_SECONDS`.
+    """
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            if not (root / "run.json").exists():
-                # Killed while it was being made: nothing in it counts.
-                shutil.rmtree(root, ignore_errors=True)
-                return RunDirectory.create(root, scenario)
-            run, _ = RunDirectory.open(root)
-        except UserError:
+            if (root / "run.json").exists():
+                return RunDirectory.open(root)[0]
+            if root.exists():
+                # Killed while it was being made: nothing in it counts. Its maker may still be alive, so no file goes
+                # before the lock is ours: two processes with a lock file each would both play.
+                with take_lock(root):
+                    if not (root / "run.json").exists():
+                        shutil.rmtree(root)
+                continue
+            return RunDirectory.create(root, scenario)
+        except (UserError, OSError):
             if time.monotonic() > deadline:
                 raise
-            time.sleep(0.5)
-        else:
-            return run
+            time.sleep(0.2)
 
 
 PlayFactory = Callable[[Setting], Any]

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune as ray_tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
-from tsdf_ray.errors import Stopped
+from tsdf_ray.errors import Stopped, UserError
 from tsdf_ray.game.search_control import SearchProgress
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.rundir import RunDirectory
@@ -28,6 +29,10 @@ from tune.trial import PlayFactory
 if TYPE_CHECKING:
     from tune.search import Ready
 
+LOOK_SECONDS = 2.0
+"""How often the search looks whether Ray still has nodes."""
+PATIENCE_SECONDS = {"local": 4.0, "cluster": 300.0}
+"""How long it goes on without any: one that this process started is never replaced, a cluster may grow again."""
 RESTARTS = 3
 """How often a trial whose process died is taken up again; a setting that kills its process every time must end."""
 QUIET = {
@@ -35,16 +40,21 @@ QUIET = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the command line has its own
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of a scenario mean the same everywhere
     "RAY_AIR_NEW_OUTPUT": "0",
+    # A failed trial, or an objective of a later round, has nothing for the rungs: no reason to end the search.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
 
 class Deadline(Stopper):  # type: ignore[misc]  # Ray has no types
-    """Ends everything when the user asks, or when the time is up."""
+    """Ends everything when the user asks, when the time is up, or when there is nothing left to play on."""
 
-    def __init__(self, progress: SearchProgress, seconds: float | None) -> None:
+    def __init__(self, progress: SearchProgress, seconds: float | None, patience: float) -> None:
+        """`patience`: seconds without any node of Ray before it is given up."""
         self._progress = progress
         self._end = None if seconds is None else time.monotonic() + seconds
+        self._patience = patience
+        self._seen = self._looked = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """A single trial is the scheduler's to stop."""
@@ -55,12 +65,19 @@ class Deadline(Stopper):  # type: ignore[misc]  # Ray has no types
         return {}
 
     def stop_all(self) -> bool:
-        """Asked after every event."""
+        """Asked after every event. Raises UserError when no node is left: Tune would wait for one for ever."""
         try:
             self._progress.check()
         except Stopped:
             return True
-        return self._end is not None and time.monotonic() > self._end
+        now = time.monotonic()
+        if now - self._looked > LOOK_SECONDS:
+            self._looked = now
+            if any(node["Alive"] for node in ray.nodes()):
+                self._seen = now
+            elif now - self._seen > self._patience:
+                raise UserError("Ray has no node left (killed, or out of memory); finished rounds are saved, resume it")
+        return self._end is not None and now > self._end
 
 
 def run_trials(
@@ -73,6 +90,7 @@ def run_trials(
     seconds: float | None,
     loggers: Sequence[str],
     play: PlayFactory,
+    address: str | None,
 ) -> None:
     """Play the trials that are unfinished or not yet asked for; returns when there are none, or when it has to stop."""
     search = game.search
@@ -100,7 +118,7 @@ def run_trials(
                 storage_path=str((run.root / "tune").resolve()),
                 failure_config=FailureConfig(max_failures=RESTARTS),
                 callbacks=make_loggers(loggers, game),
-                stop=Deadline(progress, seconds),
+                stop=Deadline(progress, seconds, PATIENCE_SECONDS["cluster" if address else "local"]),
                 verbose=0,
             ),
         )

@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.executor import StepEvent
 from tsdf_ray.scenario import Scenario
@@ -40,7 +38,7 @@ class RunDirectory:
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
-            lock = _take_lock(root)
+            lock = take_lock(root)
             write_text(root / "scenario.yaml", scenario.as_yaml())
             run = RunDirectory(root, lock)
         except OSError as error:
@@ -66,8 +64,12 @@ class RunDirectory:
     def open(root: Path) -> tuple[RunDirectory, Scenario]:
         """Take up an existing run. Raises UserError when `root` is none, is held by another process, or was changed."""
         info = read_info(root)
-        lock = _take_lock(root)
-        scenario = Scenario.model_validate(yaml.safe_load((root / "scenario.yaml").read_text(encoding="utf-8")))
+        lock = take_lock(root)
+        try:
+            scenario = Scenario.load(root / "scenario.yaml")
+        except UserError:
+            lock.close()
+            raise
         if scenario.digest != info.get("digest"):
             lock.close()
             changed = "; ".join(_differences(info.get("content"), json.loads(scenario.as_json())))
@@ -148,7 +150,8 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _take_lock(root: Path) -> TextIO:
+def take_lock(root: Path) -> TextIO:
+    """Hold `root` until the file returned is closed. Raises UserError while another process holds it."""
     # The kernel drops the lock with its holder, so a lock file left by a killed process is no obstacle.
     lock = (root / "lock").open("a+", encoding="utf-8")
     try:

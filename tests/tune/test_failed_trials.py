@@ -1,0 +1,103 @@
+"""Trials that fail: the reason is kept, the others go on, and a search without any complete trial ends with 1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from tsdf_ray.cli import app
+from tsdf_ray.generators import save_family
+from tsdf_ray.judges.judge import save_judge
+from tsdf_ray.judges.network import JudgeNet
+from tsdf_ray.store.trials import TrialsTable
+from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
+
+SIZE = 64
+NOTHING = 0.0005
+"""An intensity that 8 bits per channel round away: the photos stay as they are, and PSNR is infinite."""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    """A search of tiny photos and tiny models: intensity of noise, and the attacker's learning rate."""
+    save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
+    torch.manual_seed(0)
+    save_judge(tmp_path / "judge.safetensors", JudgeNet())
+    photos = tiny_faces(40, size=SIZE)
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rows = [",".join(["id", *photos.attributes])]
+    for pixels, labels, name in zip(photos.pixels_BCHW, photos.labels_BA, photos.ids, strict=True):
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
+        rows.append(",".join([f"{name}.png", *map(str, labels)]))
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        f"""\
+name: mine
+rounds: 2
+precision: float32
+generator: {tmp_path / "tiny.safetensors"}
+judge: {tmp_path / "judge.safetensors"}
+faces: {{source: folder, path: {folder}, size: {SIZE}, counts: {{defender: 4, attacker: 8, evaluation: 4}}}}
+defenders: {{c: {{kind: noise}}}}
+attackers: {{b: {{collect: {{photos: 4}}, retrain: {{train: {{steps: 2, batch: 4}}}}}}}}
+evaluation: {{detectors: [retinaface], references: [], decay: [0, 1], resamples: 100, samples: 1}}
+search:
+  parameters:
+    defenders.c.epsilon: {{kind: choice, values: [{NOTHING}, 0.05]}}
+    attackers.b.retrain.train.learning_rate: {{kind: choice, values: [0.001, 1.0]}}
+  objectives: {{psnr: {{metric: psnr}}}}
+  scheduler: {{kind: asha, reduction: 2}}
+  sampler: {{kind: random}}
+  trials: 2
+  replay: {{seeds: []}}
+"""
+    )
+    return path
+
+
+def tune(scenario: Path, out: Path, points: list[tuple[float, float]]) -> Any:
+    """The command, playing these intensities and learning rates."""
+    start = {f"p{i}": f"{{defenders.c.epsilon: {a}, {RATE}: {b}}}" for i, (a, b) in enumerate(points)}
+    text = "{" + ", ".join(f"{name}: {point}" for name, point in start.items()) + "}"
+    changes = [f"search.start.points={text}", f"search.trials={len(points)}"]
+    options = [part for change in changes for part in ("--set", change)]
+    return CliRunner().invoke(app, ["tune", str(scenario), "--out", str(out), "--no-report", *options])
+
+
+RATE = "attackers.b.retrain.train.learning_rate"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(240)
+def test_every_trial_fails(scenario: Path, tmp_path: Path) -> None:
+    result = tune(scenario, tmp_path / "out", [(NOTHING, 0.001), (NOTHING, 1.0)])
+    assert result.exit_code == 1, result.output
+    assert "no trial could be completed" in result.stderr
+    assert "the images are identical: PSNR is infinite" in result.stderr
+    assert "Traceback" not in result.stderr
+    table = TrialsTable(tmp_path / "out" / "trials.jsonl")
+    assert [trial.state for trial in table.trials] == ["failed", "failed"]
+    assert all(len(trial.rounds) == 2 for trial in table.trials), "what could be measured is kept"
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(240)
+def test_the_others_go_on(scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = tune(scenario, tmp_path / "out", [(NOTHING, 0.001), (0.05, 0.001)])
+    assert result.exit_code == 0, result.output
+    failed, complete = TrialsTable(tmp_path / "out" / "trials.jsonl").trials
+    assert failed.state == "failed"
+    assert failed.reason is not None
+    assert failed.reason.startswith("not measured: psnr: c/b: ")
+    assert complete.state == "complete"
+    assert complete.last is not None
+    assert complete.last.values["psnr"] > 20
