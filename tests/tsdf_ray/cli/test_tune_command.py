@@ -56,6 +56,10 @@ search:
 """
 
 
+# A whole search on a busy machine; alone it takes half a minute.
+pytestmark = pytest.mark.timeout(600)
+
+
 def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
