@@ -98,7 +98,7 @@ def search_on_a_gpu(folder: Path, gpus: float, trials: int, seeds: list[int]) ->
     """The search of fake_gpu.py; a trial that waits for its own actors would run into the time limit."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), *sys.path])}
     command = [sys.executable, str(SCRIPT), str(folder), str(gpus), str(trials), *map(str, seeds)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=580, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
     assert said["status"] == "complete"
@@ -127,7 +127,7 @@ def roles_of(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_trial_with_roles_as_actors(tmp_path: Path) -> None:
     """All of the one GPU for one match: nothing is left that a role could wait for."""
     root = search_on_a_gpu(tmp_path, 1, 1, [0])
@@ -139,7 +139,7 @@ def test_a_trial_with_roles_as_actors(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_trials_with_two_seeds_side_by_side(tmp_path: Path) -> None:
     """The roles of one seed make room for those of the next; two trials share the GPU."""
     root = search_on_a_gpu(tmp_path, 0.5, 3, [0, 1])

@@ -56,6 +56,10 @@ search:
 """
 
 
+# A whole search on a busy machine; alone it takes half a minute.
+pytestmark = pytest.mark.timeout(600)
+
+
 def invoke(*arguments: object) -> Any:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
@@ -210,7 +214,11 @@ def test_a_logger_that_is_not_installed(tmp_path: Path, name: str, monkeypatch: 
 MISTAKES = {
     "more GPUs than exist": (["--set", "resources.gpus_per_match=64"], ["gpus_per_match", "64 asked for"]),
     "more CPUs than exist": (["--set", "resources.cpus_per_match=1024"], ["cpus_per_match", "1024 asked for"]),
-    "more photos than are left": (["--set", "search.replay.held_out=0.97"], ["faces.held_out", "lower"]),
+    "too few people for the trials": (["--set", "search.replay.held_out=0.999"], ["faces.held_out", "lower"]),
+    "too few people for the replay": (
+        ["--set", "search.replay.held_out=0.001"],
+        ["evaluation", "raise faces.held_out"],
+    ),
     "an earlier search that is not there": (["--set", "search.start.runs=[/nowhere]"], ["/nowhere", "run directory"]),
     "a storage that is not there": (
         ["--set", "search.start.storage=sqlite:////nowhere.db"],
