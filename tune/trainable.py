@@ -16,8 +16,7 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_json
 from tune.outcome import Outcome
-from tune.scheduler import rung_sign
-from tune.searcher import NUMBER
+from tune.scheduler import NUMBER, rung_sign
 from tune.trial import MatchTrial, Play, PlayFactory, Setting
 
 
