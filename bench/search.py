@@ -66,12 +66,12 @@ class NullMatch:
 
     def __init__(self, setting: Setting) -> None:
         self._round = setting.reported
-        self._tsdf: Any = setting.scenario.defenders["tsdf"]
+        self._tsdf = setting.scenario.model_dump()["defenders"]["tsdf"]
 
     def step(self) -> Outcome:
         """One round."""
         began, self._round = time.time(), self._round + 1
-        return Outcome(self._round, report(self._tsdf.share.fraction, self._tsdf.tau, self._round, began))
+        return Outcome(self._round, report(self._tsdf["share"]["fraction"], self._tsdf["tau"], self._round, began))
 
     def close(self) -> None:
         """Nothing is held."""

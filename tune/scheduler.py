@@ -13,12 +13,22 @@ from tsdf_ray.store.trials import Trial
 RUNG = "rung"
 """Result key of what the scheduler compares; larger is better."""
 ROUND = "round"
+POINT = "point"
+"""Key of a trial's config: is it a start point?"""
 NUMBER = "trial"
 """Key of a trial's number in the config that Tune hands to the trainable."""
 
 
 class ResumedAsha(AsyncHyperBandScheduler):  # type: ignore[misc]  # Ray has no types
     """Asynchronous successive halving whose rungs hold the rounds that are in the table already."""
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Start points are played to the end: the report compares with them. Their rounds count on the rungs."""
+        decision: str = super().on_trial_result(tune_controller, trial, result)
+        if decision == TrialScheduler.STOP and trial.config[POINT] and result[ROUND] < self._max_t:
+            self._num_stopped -= 1
+            return str(TrialScheduler.CONTINUE)
+        return decision
 
     def remember(self, trials: list[Trial], objective: str, sign: float) -> None:
         """Put the rounds of `trials` on the rungs."""

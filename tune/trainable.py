@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,12 @@ class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no ty
             outcome: Outcome = self._play.step()
         except UserError as error:
             outcome = Outcome(int(self._trial_config["reported"]) + 1, failed=str(error))
+        except Exception as error:  # noqa: BLE001 - a bug ends this trial; Tune would try it again and again
+            folder = trial_folder(self._root, int(self._trial_config[NUMBER]))
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+            reason = f"{type(error).__name__}: {error} (see error.txt in its folder)"
+            outcome = Outcome(int(self._trial_config["reported"]) + 1, failed=reason)
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
         value = outcome.report.values.get(search.rung_objective) if outcome.report else None

@@ -42,10 +42,10 @@ SCENARIO = """
 name: null-search
 seeds: [0]
 rounds: 3
-faces: {source: sample, size: 64, counts: {defender: 4, attacker: 8, evaluation: 4}}
+faces: {source: sample, size: 64, counts: {defender: 4, attacker: 16, evaluation: 6}}
 defenders: {tsdf: {kind: tsdf, detectors: [retinaface]}}
 attackers: {mtcnn: {collect: {photos: 4}, prepare: {detectors: [mtcnn]}, retrain: {train: {steps: 1, batch: 4}}}}
-evaluation: {detectors: [retinaface], decay: [0.0], references: [], resamples: 100, samples: 2}
+evaluation: {detectors: [retinaface], decay: [0.0, 1.0], references: [], resamples: 100, samples: 2}
 search:
   parameters:
     defenders.tsdf.share.fraction: {kind: uniform, low: 0.0, high: 1.0}
@@ -82,8 +82,8 @@ class NullGame:
             time.sleep(self._seconds)
             with self._played.open("a") as file:
                 file.write(f"{self._round}\n")
-        tsdf: Any = self._setting.scenario.defenders["tsdf"]
-        return Outcome(self._round, expected(tsdf.share.fraction, tsdf.tau, self._round))
+        tsdf = self._setting.scenario.model_dump()["defenders"]["tsdf"]
+        return Outcome(self._round, expected(tsdf["share"]["fraction"], tsdf["tau"], self._round))
 
     def close(self) -> None:
         """Give the folder back."""
@@ -238,7 +238,6 @@ def kill_and_resume(kill: Kill, out: Path, parallel: int, rng: np.random.Generat
     began = time.monotonic()
     first = code(pid)
     noticed = time.monotonic() - began
-    hit = found is not None and (kill.kind == "actor" or first != 0)
     ended = table_of(out).of("complete", "pruned", "failed")
     kept = {trial.number: files_of(out, trial.number) for trial in ended}
     again = first
@@ -258,7 +257,9 @@ def kill_and_resume(kill: Kill, out: Path, parallel: int, rng: np.random.Generat
         "kind": kill.kind,
         "storage": kill.storage,
         "moment": kill.moment,
-        "hit": hit,
+        # Trials that have a process may end without their node: then there is nothing to resume.
+        "hit": found is not None,
+        "resumed": first != 0,
         "then": dict(Counter(trial.state for trial in before.trials)),
         "seconds": round(noticed, 1),
         "states": dict(Counter(trial.state for trial in table_of(out).trials)),
@@ -274,6 +275,8 @@ def files_of(out: Path, number: int) -> dict[str, tuple[int, int]]:
 
 def faults(out: Path, storage: str, log: str) -> list[str]:
     """All that is wrong with a search that has ended."""
+    if not (out / "trials.jsonl").exists():
+        return ["there is no table"]
     game = Scenario.load(out / "scenario.yaml")
     config = game.search
     assert config is not None
@@ -360,8 +363,8 @@ def main() -> None:
         assert code(child(action, unbroken.with_suffix(".log"))) == 0, unbroken.with_suffix(".log").read_text()
     rng = np.random.default_rng(given.seed)
     if given.table:
-        print("| killed | storage | moment | trials then | seconds until it ended | trials after | result |")
-        print("|---|---|---|---|---|---|---|")
+        print("| killed | storage | moment | trials then | driver ended after (s) | resumed | trials after | result |")
+        print("|---|---|---|---|---|---|---|---|")
     for i, kill in enumerate(moments(given.seed, given.moments, given.kinds, given.storages)):
         out = given.folder / f"killed-{i}"
         result = kill_and_resume(kill, out, given.parallel, rng)
@@ -374,7 +377,8 @@ def row(result: dict[str, Any]) -> str:
     """A line of the Markdown table."""
     then, states = (", ".join(f"{n} {s}" for s, n in result[key].items()) or "none" for key in ("then", "states"))
     said = "; ".join(result["wrong"]) or ("as it should be" if result["hit"] else "ended before the kill")
-    cells = (result["kind"], result["storage"], result["moment"], then, str(result["seconds"]), states, said)
+    resumed = "yes" if result["resumed"] else "no"
+    cells = (result["kind"], result["storage"], result["moment"], then, str(result["seconds"]), resumed, states, said)
     return "| " + " | ".join(cells) + " |"
 
 

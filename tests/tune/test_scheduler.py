@@ -17,7 +17,7 @@ from tiny_search import TWO, content, report, search_of, section
 
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.trials import Trial, TrialsTable
-from tune.scheduler import NUMBER, ROUND, RUNG, ResumedAsha, make_scheduler, rung_sign
+from tune.scheduler import NUMBER, POINT, ROUND, RUNG, ResumedAsha, make_scheduler, rung_sign
 
 
 def racing(rounds: int = 9, direction: str = "maximize", **scheduler: Any) -> Scenario:
@@ -59,14 +59,15 @@ class Halving:
 class Driver:
     """Tune's calls of a scheduler, for trials known by number."""
 
-    def __init__(self, scenario: Scenario, trials: list[Trial], attempt: int) -> None:
-        self.scenario, self.attempt = scenario, attempt
+    def __init__(self, scenario: Scenario, trials: list[Trial], attempt: int, points: tuple[int, ...] = ()) -> None:
+        self.scenario, self.attempt, self.points = scenario, attempt, points
         self.scheduler = make_scheduler(scenario, trials)
         self.known: dict[int, Any] = {}
 
     def stops(self, number: int, round: int, value: float | None) -> bool:
         if number not in self.known:
-            self.known[number] = SimpleNamespace(trial_id=f"{self.attempt}-{number}", config={NUMBER: number})
+            config = {NUMBER: number, POINT: number in self.points}
+            self.known[number] = SimpleNamespace(trial_id=f"{self.attempt}-{number}", config=config)
             self.scheduler.on_trial_add(None, self.known[number])
         trial, result = self.known[number], {ROUND: round}
         if value is not None:
@@ -121,6 +122,17 @@ def test_a_good_trial_that_goes_on_is_not_measured_again(tmp_path: Path) -> None
     assert not driver.stops(2, 3, -5.0)
     assert not driver.stops(3, 1, 3.0)
     assert driver.stops(4, 1, 2.0), "rung 1 holds 1, 2, 3, 3: not the -5 of later rounds"
+
+
+def test_start_points_are_played_to_the_end_and_others_are_measured_by_them() -> None:
+    driver = Driver(racing(rounds=4, reduction=2.0), [], 0, points=(1,))
+    assert not driver.stops(0, 1, 5.0)
+    assert not driver.stops(1, 1, 1.0), "worse, but a start point"
+    assert not driver.stops(1, 2, 1.0)
+    assert not driver.stops(1, 3, 1.0)
+    assert driver.stops(1, 4, 1.0), "the last round"
+    assert not driver.stops(2, 1, 3.0), "the median of 5 and the start point's 1"
+    assert driver.stops(3, 1, 2.9)
 
 
 def test_a_round_without_the_value_is_no_reason(tmp_path: Path) -> None:

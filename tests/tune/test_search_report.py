@@ -15,6 +15,7 @@ from fake_search import OBJECTIVES, PAPER, PARAMETERS, cell, make_search, scenar
 from headless_chromium import Chromium
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.store.trials import Report, TrialsTable
@@ -202,11 +203,11 @@ def test_a_search_of_the_attacker(tmp_path: Path) -> None:
     search = section(
         1,
         parameters={"attackers.finetune.retrain.train.steps": {"kind": "int", "low": 1, "high": 100}},
-        objectives={"edits": {"metric": "protection", "direction": "minimize"}},
         constraints={},
         start={},
         trials=2,
     )
+    search["objectives"] = {"edits": {"metric": "protection", "direction": "minimize"}}
     made = scenario(search)
     (tmp_path / "scenario.yaml").write_text(made.as_yaml())
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
@@ -328,7 +329,8 @@ def test_labels_move_out_of_each_others_way() -> None:
     axes.set_ylim(0, 1)
     place_labels(axes, [Label(0.5 + 0.01 * i, 0.5, f"trial {i}", "#000000") for i in range(5)], [])
     canvas.draw()
-    boxes = [text.get_window_extent() for text in axes.texts]
+    # Of the texts alone, without their lines.
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :])
 
