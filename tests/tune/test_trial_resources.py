@@ -127,6 +127,7 @@ def roles_of(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_trial_with_roles_as_actors(tmp_path: Path) -> None:
     """All of the one GPU for one match: nothing is left that a role could wait for."""
