@@ -127,6 +127,7 @@ def roles_of(root: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_trial_with_roles_as_actors(tmp_path: Path) -> None:
     """All of the one GPU for one match: nothing is left that a role could wait for."""
@@ -142,5 +143,5 @@ def test_a_trial_with_roles_as_actors(tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_trials_with_two_seeds_side_by_side(tmp_path: Path) -> None:
     """The roles of one seed make room for those of the next; two trials share the GPU."""
-    root = search_on_a_gpu(tmp_path, 0.5, 3, [0, 1])
-    says_the_same_in_process(root, tmp_path, 0.5, 3, [0, 1])
+    root = search_on_a_gpu(tmp_path, 0.5, 2, [0, 1])
+    says_the_same_in_process(root, tmp_path, 0.5, 2, [0, 1])
