@@ -24,6 +24,7 @@ from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.logger import TBXLoggerCallback
 
+from actors.cluster import Connection
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import Report, TrialsTable
@@ -117,6 +118,9 @@ def timed_calls(clock: Clock) -> ExitStack:
     """All that the driver does during the trials, by name."""
     stack = ExitStack()
     calls = [
+        (engine, "ready", "photos and weights"),
+        (engine, "connect", "Ray: start"),
+        (Connection, "close", "Ray: stop"),
         (engine, "run_trials", "Tune: begin and end"),
         (engine, "open_storage", "Optuna: open storage"),
         (engine, "write_tables", "tables at the end"),
@@ -139,10 +143,10 @@ def timed_calls(clock: Clock) -> ExitStack:
 def under_the_engine(game: Scenario, folder: Path) -> None:
     """32 null trials, and where their time went."""
     clock = Clock()
-    needed = engine.ready(game, None)
-    run = RunDirectory.create(folder, game, kind="search")
     began = time.time()
     with timed_calls(clock):
+        needed = engine.ready(game, None)
+        run = RunDirectory.create(folder, game, kind="search")
         engine.go(run, game, needed, address=None, report=False, play=NullMatch)
     wall = time.time() - began
     trials = TrialsTable(folder / "trials.jsonl").trials
@@ -156,7 +160,7 @@ def under_the_engine(game: Scenario, folder: Path) -> None:
     print(f"  before the first step {first - began:.2f} s, after the last {began + wall - last:.2f} s")
     print(
         f"  between: {last - first:.2f} s, {TRIALS / (last - first):.1f} trials/s by {processes} processes, "
-        f"{each(game, last - first):.3f} s per trial and process"
+        f"{(last - first) * processes / TRIALS:.3f} s per trial and process"
     )
     later = [(trial, own) for trial, own in zip(trials, steps, strict=True) if own[0]["began"] > first + 0.5]
     gaps = {
@@ -170,18 +174,12 @@ def under_the_engine(game: Scenario, folder: Path) -> None:
         print(f"  {name}: median {1000 * statistics.median(seconds or [0.0]):.1f} ms")
     for name, seconds in sorted(clock.seconds.items(), key=lambda item: -item[1]):
         print(f"    {name:<24}{seconds:7.2f} s {1000 * seconds / TRIALS:8.1f} ms per trial")
-    print(f"    {'Ray and the rest':<24}{wall - sum(clock.seconds.values()):7.2f} s")
-    SECONDS[game.search.storage] = each(game, last - first)
+    print(f"    {'the rest':<24}{wall - sum(clock.seconds.values()):7.2f} s")
+    SECONDS[game.search.storage] = (last - first) * processes / TRIALS
 
 
 SECONDS: dict[str, float] = {}
 """Storage -> seconds of the engine per trial and process."""
-
-
-def each(game: Scenario, seconds: float) -> float:
-    """Of all trials together -> of one, in its process."""
-    assert game.search is not None
-    return seconds * (game.search.parallel or 1) / TRIALS
 
 
 def in_process(game: Scenario, root: Path) -> None:
