@@ -111,6 +111,29 @@ def test_replayed_values_are_measured_as_the_search_measures(fake_search: Path) 
     assert results.players[-1].searched["starving"].value == bases["found/finetune"]["yield"][1]["value"]
 
 
+def test_replays_of_their_own_are_read_as_one_replay_is(search_copy: Path) -> None:
+    """Where both sides are searched every setting has a run of its own, with the scenario's own names."""
+    together = Results.load(search_copy)
+    summary = json.loads((search_copy / "replay" / "summary.json").read_text())
+    shutil.rmtree(search_copy / "replay")
+    for player in together.players:
+        if player.trial is not None and player.replayed:
+            own = search_copy / "replay" / player.name
+            own.mkdir(parents=True)
+            pairs = {f"tsdf/{pair.split('/')[1]}": cells for pair, cells in summary["pairs"].items()
+                     if pair.split("/")[0] == player.name}  # fmt: skip
+            (own / "run.json").write_text("{}")
+            (own / "summary.json").write_text(json.dumps(summary | {"pairs": pairs}))
+    apart = Results.load(search_copy)
+    assert apart.replay is None
+    assert "replay" not in apart.notes
+    assert len(apart.replays) > 1
+    for player in together.players:
+        if player.trial is not None:
+            other = next(found for found in apart.players if found.name == player.name)
+            assert other.replayed == player.replayed
+
+
 def test_the_trials_table_has_every_trial_once_and_typed(written: Path) -> None:
     table = pq.read_table(written / "tables" / "trials.parquet")
     rows = table.to_pylist()
