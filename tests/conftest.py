@@ -12,6 +12,11 @@ os.environ["RAY_AUTH_MODE"] = "disabled"
 
 import pytest
 import torch
+from hypothesis import settings
+
+# Machines are shared: how long an example takes says nothing of the code.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 

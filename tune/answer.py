@@ -44,12 +44,12 @@ def more(results: Results) -> tuple[Markup, ...]:
         if others:
             parts = [Markup("<b>{}</b> ({})").format(p.name, _said(results, p)) for p in others[:4]]
             where = "on unseen people" if all(p.replayed for p in others[:4]) else "on unseen people where replayed"
-            where = where if results.replay else "in the search"
+            where = where if results.replays else "in the search"
             said.append(Markup("{}, {}: {}.").format(word, where, listed(parts)))
     if best:
         said += _compared(results, best[0])
         said += [text for player in best if (text := _broken(results, player))]
-    if not results.replay and best:
+    if not results.replays and best:
         why = results.notes.get("replay", "not played")
         said.append(Markup("Not replayed ({}): the numbers are those that chose the best, and flatter it.").format(why))
     return tuple(said)

@@ -11,7 +11,14 @@ from typing import Any
 
 from tsdf_ray.game.control import Progress
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search_trials import baseline_sides, one_side, real_values, trial_content, trial_sides
+from tsdf_ray.scenario.search_trials import (
+    baseline_sides,
+    checked,
+    one_side,
+    real_values,
+    trial_content,
+    trial_sides,
+)
 from tsdf_ray.store.atomic import write_text
 from tsdf_ray.store.trials import Trial, TrialsTable
 from tune.front import best_trials
@@ -79,14 +86,20 @@ def replay_scenarios(game: Scenario, table: TrialsTable) -> dict[str, Scenario]:
         return {f"replay/{label_of(trial)}": setting_scenario(game, trial) for trial in settings}
     content = setting_scenario(game, settings[0]).model_dump(mode="json")
     players: dict[str, Any] = {}
-    for trial in settings:
-        own = setting_scenario(game, trial).model_dump(mode="json")[side]
-        players |= {_name(label_of(trial), player, own): config for player, config in own.items()}
     base = game.model_dump(mode="json")
     for sides in baseline_sides(game):
         players |= {name: base[side][name] for name in sides[("defenders", "attackers").index(side)]}
+    for trial in settings:
+        own = setting_scenario(game, trial).model_dump(mode="json")[side]
+        label = label_of(trial)
+        names = {_name(label, player, own): config for player, config in own.items()}
+        if names.keys() & players.keys():
+            # A start point that is called as a baseline: the report knows a setting by its number too.
+            names = {_name(f"trial_{trial.number}", player, own): config for player, config in own.items()}
+        players |= names
     content |= {side: players, "name": f"{game.name}/replay", "detector_weights": base["detector_weights"]}
-    return {"replay": Scenario.model_validate(content)}
+    # Weights of a detector that no setting kept are left out.
+    return {"replay": checked(content)}
 
 
 def _name(label: str, player: str, all_players: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,9 @@ def grid_values(parameter: Parameter) -> list[Any]:
         case Int():
             return list(range(parameter.low, parameter.high + 1, parameter.step))
         case Uniform(step=float(step)):
-            count = math.floor((parameter.high - parameter.low) / step + 1e-9) + 1
-            return [parameter.low + i * step for i in range(count)]
+            # As written, and as Optuna counts: in binary the third tenth lies above 0.3, out of range.
+            low, high, by = (Decimal(str(number)) for number in (parameter.low, parameter.high, step))
+            return [float(low + i * by) for i in range(int((high - low) // by) + 1)]
         case _:
             raise ValueError("a grid needs a step, whole numbers or choices")
 

@@ -18,8 +18,10 @@ from tune.study import frozen
 
 FEWEST = 8
 """Complete trials below which nothing is said."""
+SHARE = 0.25
+"""Of the trials that counts as good: more than Optuna's tenth, of which a small search has two or three."""
 TOP = 5
-"""At least so many trials count as good: Optuna's advice for PED-ANOVA."""
+"""At least so many count as good: Optuna's advice for PED-ANOVA."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def importance(search: SearchConfig, trials: Sequence[Trial], objective: str) ->
     def loss(trial: FrozenTrial) -> float:
         return float(sign * trial.values[place])
 
-    quantile = max(0.1, TOP / len(usable))
+    quantile = max(SHARE, TOP / len(usable))
     evaluator = PedAnovaImportanceEvaluator(target_quantile=quantile)
     with warnings.catch_warnings():
         # It reminds its callers that less must be better, as it is here, and of regimes too small to count.

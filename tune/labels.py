@@ -57,6 +57,8 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[flo
 
     `points`: everything drawn that no text should lie on.
     """
+    # Limits are set by what was drawn only when they are asked for.
+    axes.get_xlim(), axes.get_ylim()
     scale = 72.0 / float(axes.figure.dpi)
     corner = np.array([axes.bbox.x0, axes.bbox.y0])
 
@@ -64,15 +66,21 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[flo
         at = (axes.transData.transform((x, y)) - corner) * scale
         return float(at[0]), float(at[1])
 
-    frame = _Box(0.0, 0.0, float(axes.bbox.width) * scale, float(axes.bbox.height) * scale)
+    # A little inside: in a PNG the layout may still shrink the axes.
+    frame = _Box(3.0, 3.0, float(axes.bbox.width) * scale - 3, float(axes.bbox.height) * scale - 3)
     taken = [_around(*in_points(x, y), 5.0) for x, y in [*points, *((label.x, label.y) for label in labels)]]
+    texts: list[_Box] = []
     for label in labels:
         text = shorten(label.text, 16)
         x, y = in_points(label.x, label.y)
         options = [(_text_box(x + dx, y + dy, text, across, up), dx, dy, across, up) for dx, dy, across, up in _AROUND]
-        costs = [_cost(box, taken, frame) + 0.02 * i for i, (box, *_) in enumerate(options)]
+        # A label far off needs a line, which crosses others: better to touch a dot a little.
+        costs = [
+            _cost(box, taken, texts, frame) + 0.3 * i + 1.5 * (abs(dx) + abs(dy))
+            for i, (box, dx, dy, *_) in enumerate(options)
+        ]
         box, dx, dy, across, up = options[int(np.argmin(costs))]
-        taken.append(box)
+        texts.append(box)
         far = abs(dx) + abs(dy) > 10
         axes.annotate(
             text,
@@ -91,9 +99,10 @@ def place_labels(axes: Axes, labels: Sequence[Label], points: Sequence[tuple[flo
         )
 
 
-def _cost(box: _Box, taken: Sequence[_Box], frame: _Box) -> float:
+def _cost(box: _Box, points: Sequence[_Box], texts: Sequence[_Box], frame: _Box) -> float:
     area = (box.right - box.left) * (box.top - box.bottom)
-    return sum(box.overlap(other) for other in taken) + 3 * (area - box.overlap(frame))
+    on_points, on_texts = (sum(box.overlap(other) for other in others) for others in (points, texts))
+    return on_points + 10 * on_texts + 3 * (area - box.overlap(frame))
 
 
 def _around(x: float, y: float, radius: float) -> _Box:

@@ -155,7 +155,7 @@ def facts(results: Results) -> list[tuple[str, str]]:
         ("Status", str(info.get("status", "unknown"))),
         ("Trials", f"{counted(results)}; at most {search.trials}"),
         ("Seeds of a trial", ", ".join(str(seed) for seed in seeds)),
-        ("Seeds of the replay", ", ".join(str(seed) for seed in results.replay.seeds) if results.replay else ""),
+        ("Seeds of the replay", ", ".join(str(seed) for run in results.replays[:1] for seed in run.seeds)),
         ("Started", datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M UTC") if started else ""),
         ("Duration", duration(seconds) if seconds else ""),
         ("Time of all trials", duration(of_trials)),

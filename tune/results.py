@@ -80,6 +80,8 @@ class Results:
     trials: list[Trial]
     baselines: Played | None
     replay: Played | None
+    apart: dict[str, Played] = field(default_factory=dict)
+    """Setting -> its replay, where each has its own."""
     notes: dict[str, str] = field(default_factory=dict)
     """`baselines`, `replay` -> why they are absent."""
 
@@ -94,8 +96,19 @@ class Results:
         runs = {name: _played(root / name, notes) for name in ("baselines", "replay")}
         if scenario.search.replay.seeds == ():
             notes["replay"] = "off: `search.replay.seeds` is empty"
+        # Where more than one side is searched, every setting is replayed in a run of its own.
+        folders = sorted(path.parent for path in (root / "replay").glob("*/run.json"))
+        apart = {folder.name: run for folder in folders if (run := _played(folder, {})) is not None}
+        if apart:
+            notes.pop("replay", None)
         trials = TrialsTable(root / "trials.jsonl").trials
-        return Results(root, info, scenario, scenario.search, trials, runs["baselines"], runs["replay"], notes)
+        known = info, scenario, scenario.search, trials, runs["baselines"], runs["replay"]
+        return Results(root, *known, apart, notes)
+
+    @property
+    def replays(self) -> list[Played]:
+        """The replay, or one per setting."""
+        return [self.replay] if self.replay else list(self.apart.values())
 
     @cached_property
     def side(self) -> Side:
@@ -160,7 +173,9 @@ class Results:
     def _of_trial(self, trial: Trial, kind: Literal["best", "start"]) -> Player:
         searched = {name: Measured(value) for name, value in self.values(trial).items()}
         name = trial.point or f"trial_{trial.number}"
-        return Player(name, kind, trial, searched, self._measure(self.replay, _names(trial)))
+        own = next((self.apart[label] for label in _names(trial) if label in self.apart), None)
+        replayed = self._measure_all(own) if own else self._measure(self.replay, _names(trial))
+        return Player(name, kind, trial, searched, replayed)
 
     def values(self, trial: Trial) -> dict[str, float]:
         """Objective and constraint -> value after the trial's last round; those without a value are absent."""
@@ -195,6 +210,10 @@ class Results:
             met: dict[str, Any] = {} if getattr(what, other) else {other: opponents}
             found[key] = measured(pairs, what.model_copy(update=met), rounds, better)
         return found
+
+    def _measure_all(self, run: Played) -> dict[str, Measured]:
+        rounds = max(map(_rounds, run.pairs.values()))
+        return {key: measured(run.pairs, what, rounds, better) for key, (what, better) in self.measures.items()}
 
     def file_of(self, trial: Trial) -> str | None:
         """The scenario of a best trial that plays as it is: its path in the folder, None where none was written."""

@@ -23,11 +23,11 @@ from tsdf_ray.game.search_control import SearchBoard, SearchProgress
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import SearchConfig
-from tsdf_ray.scenario.search_trials import baseline_sides, trial_content
+from tsdf_ray.scenario.search_trials import baseline_sides, trial_content, trial_sides
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
-from tune.best import replay, write_best
+from tune.best import replay, replay_seeds, write_best
 from tune.loggers import check_loggers
 from tune.report import write_search_report, write_tables
 from tune.standing import standing
@@ -58,8 +58,19 @@ def ready(game: Scenario, address: str | None, loggers: Sequence[str] = ()) -> R
     layout = enough(game, supply_of("ray", address), trial_plan)
     check_loggers(loggers)
     earlier_trials(game.search)
+    _check_replay(game)
     first = trial_scenario(game, 0, {})
     return Ready(layout, {seed: load_materials(first, seed) for seed in first.seeds})
+
+
+def _check_replay(game: Scenario) -> None:
+    """Raises UserError when too few people are held out: better now than after the last trial."""
+    seeds = replay_seeds(game)
+    if seeds:
+        defenders, attackers = trial_sides(game)
+        sides = {"defenders": defenders, "attackers": attackers}
+        scenario = trial_content(game, {}, name=f"{game.name}/replay", **sides, seeds=seeds, held_out_use="held")
+        load_materials(scenario, seeds[0])
 
 
 def go(

@@ -14,10 +14,8 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import resolve_point
 from tsdf_ray.store.trials import State, TrialsTable
 from tune.outcome import Outcome
+from tune.scheduler import NUMBER, POINT
 from tune.study import Study
-
-NUMBER = "trial"
-"""Key of a trial's number in the config that Tune hands to the trainable."""
 
 
 class Watcher(Protocol):
@@ -60,7 +58,8 @@ class TableSearcher(Searcher):  # type: ignore[misc]  # Ray has no types
                 return str(Searcher.FINISHED)
             self._numbers[trial_id] = trial.number
             self._watcher.changed()
-            return {NUMBER: trial.number, "params": trial.params, "reported": len(trial.rounds)}
+            known = {"params": trial.params, "reported": len(trial.rounds)}
+            return {NUMBER: trial.number, POINT: trial.point is not None, **known}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A round of a trial that goes on."""

@@ -28,6 +28,8 @@ SIDE = 100
 """Grid points per axis."""
 REACH = 0.25
 """A grid point farther from every trial (each axis of length 1) stays empty."""
+LEAST = 0.1
+"""A surface that explains less of left-out trials is not shown: the best of some smoothings fits a little by chance."""
 _SMOOTHINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _PSNR_SCALE = 3.0
 """Decibels that count as far as the whole range of a parameter, or more when trials spread more."""
@@ -126,10 +128,8 @@ def _fit(search: SearchConfig, trials: Sequence[Trial], chosen: tuple[str, str],
         surface_G = _surface(points_ND, values_N, smoothing)(grid_GD)
     except np.linalg.LinAlgError:
         return _Fit(psnr=psnr, reason="trials lie on one line; no surface goes through them alone")
-    if foretold <= 0:
-        return _Fit(
-            psnr=psnr, foretold=foretold, reason="a surface foretells trials left out no better than their mean"
-        )
+    if foretold < LEAST:
+        return _Fit(psnr=psnr, foretold=foretold, reason="it hardly foretells trials better than their mean does")
     far_G = KDTree(points_ND).query(grid_GD)[0] > REACH
     if far_G.all():
         return _Fit(psnr=psnr, foretold=foretold, reason=f"no trial is near PSNR {psnr:.1f} dB")

@@ -22,7 +22,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tsdf_ray.randomness import seed_for
 from tsdf_ray.scenario.search import Choice, Int, LogUniform, Parameter, SearchConfig, Uniform, applies
 from tsdf_ray.store.trials import Param, Report, State, Trial
-from tune.designs import design
+from tune.designs import design, grid_values
 
 STUDY = "tsdf-ray"
 """Name of a search's study in its own storage."""
@@ -33,6 +33,11 @@ STATES = {
     "failed": TrialState.FAIL,
 }
 FILES = {"sqlite": "optuna.db", "journal": "optuna.journal"}
+GENERATION = NSGAIISampler._get_generation_key()
+"""Where NSGA-II notes a trial's generation."""
+PARENTS = "parents"
+"""Our note on a trial of NSGA-II: the trials its generation descends from, by number (negative: of earlier searches).
+They are chosen when a generation begins, and stay, whoever ends later."""
 
 
 def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
@@ -43,13 +48,18 @@ def distributions(search: SearchConfig) -> dict[str, BaseDistribution]:
 def _distribution(parameter: Parameter) -> BaseDistribution:
     match parameter:
         case Uniform():
-            return FloatDistribution(parameter.low, parameter.high, step=parameter.step)
+            return FloatDistribution(parameter.low, _highest(parameter), step=parameter.step)
         case LogUniform():
             return FloatDistribution(parameter.low, parameter.high, log=True)
         case Int():
-            return IntDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+            return IntDistribution(parameter.low, _highest(parameter), log=parameter.log, step=parameter.step)
         case Choice():
             return CategoricalDistribution(tuple(parameter.options))
+
+
+def _highest(parameter: Uniform | Int) -> Any:
+    """The last value that steps reach: Optuna warns where that is not the upper end."""
+    return parameter.high if parameter.step is None or parameter.step == 1 else grid_values(parameter)[-1]
 
 
 def ordered(search: SearchConfig) -> Iterator[str]:
@@ -65,22 +75,26 @@ def ordered(search: SearchConfig) -> Iterator[str]:
 def frozen(search: SearchConfig, trial: Trial) -> FrozenTrial:
     """A trial of the table as Optuna knows it. Raises ValueError when a value lies outside its distribution."""
     known, last = distributions(search), trial.last
-    values = None
+    first = next(iter(search.objectives))
+    values, seen = None, dict[int, float]()
+    if len(search.objectives) == 1:
+        # Of several objectives Optuna keeps none; its TPE fails on trials that have some.
+        seen = {report.round: report.values[first] for report in trial.rounds if first in report.values}
     if trial.state == "complete" and last is not None:
         values = [last.values[name] for name in search.objectives]
-    # Of several objectives Optuna takes no steps: TPE fails on a pruned trial that has them.
-    first = next(iter(search.objectives))
-    single = len(search.objectives) == 1
-    steps = {r.round: r.values[first] for r in trial.rounds if first in r.values} if single else {}
+    elif trial.state == "pruned" and seen:
+        # As `Study.tell` of Optuna does.
+        values = [seen[max(seen)]]
     made = create_trial(
         state=STATES[trial.state],
         values=values,
         params=trial.params,
         distributions={name: known[name] for name in trial.params},
-        intermediate_values=steps,
-        constraints=last.violations if last is not None and trial.state in {"complete", "pruned"} else {},
+        intermediate_values=seen,
+        # In one order, whether told or read: the GP sampler knows constraints by their place.
+        constraints=dict(sorted(last.violations.items())) if last and trial.state in {"complete", "pruned"} else {},
         user_attrs={"trial": trial.number, "point": trial.point},
-        system_attrs=dict(trial.notes),
+        system_attrs={name: note for name, note in trial.notes.items() if name != PARENTS},
     )
     made._validate()
     return made
@@ -113,7 +127,8 @@ class Study:
         self, search: SearchConfig, trials: list[Trial], storage: BaseStorage, earlier: list[FrozenTrial] | None = None
     ) -> None:
         self._search = search
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        # A warning per trial of each parameter that has a condition would drown the board.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.study = optuna.create_study(
             storage=storage, study_name=STUDY, directions=[o.direction for o in search.objectives.values()]
         )
@@ -124,6 +139,7 @@ class Study:
         self.study.add_trials([frozen(search, trial) for trial in trials])
         # By number: looking a trial up would make the storage go through all of them.
         self._ids = [trial._trial_id for trial in self.study.get_trials(deepcopy=False)[self._offset :]]
+        self._remember_parents(trials)
 
     def _metric_names(self) -> None:
         with warnings.catch_warnings():
@@ -153,18 +169,39 @@ class Study:
                 continue
             match parameter:
                 case Uniform():
-                    taken[name] = trial.suggest_float(name, parameter.low, parameter.high, step=parameter.step)
+                    taken[name] = trial.suggest_float(name, parameter.low, _highest(parameter), step=parameter.step)
                 case LogUniform():
                     taken[name] = trial.suggest_float(name, parameter.low, parameter.high, log=True)
                 case Int():
-                    low, high = parameter.low, parameter.high
+                    low, high = parameter.low, _highest(parameter)
                     taken[name] = trial.suggest_int(name, low, high, step=parameter.step, log=parameter.log)
                 case Choice():
                     taken[name] = trial.suggest_categorical(name, list(parameter.options))
         trial.set_user_attr("trial", number)
-        notes = dict(self.study._storage.get_trial_system_attrs(trial._trial_id))
+        return taken, self._notes(trial._trial_id)
+
+    def _notes(self, trial_id: int) -> dict[str, Any]:
+        storage, sampler = self.study._storage, self.study.sampler
+        if isinstance(sampler, NSGAIISampler):
+            # Optuna gives a trial no generation when all its parameters are given: nobody would descend from it.
+            sampler.get_parent_population(
+                self.study, sampler.get_trial_generation(self.study, storage.get_trial(trial_id))
+            )
+        notes = dict(storage.get_trial_system_attrs(trial_id))
         notes.pop("fixed_params", None)
-        return taken, notes
+        if notes.get(GENERATION):
+            ids = set(storage.get_study_system_attrs(self.study._study_id)[_parents_of(notes[GENERATION])])
+            notes[PARENTS] = [t.number - self._offset for t in self.study.get_trials(False) if t._trial_id in ids]
+        return notes
+
+    def _remember_parents(self, trials: list[Trial]) -> None:
+        everybody = self.study.get_trials(deepcopy=False)
+        known = {trial.notes[GENERATION]: trial.notes[PARENTS] for trial in trials if PARENTS in trial.notes}
+        for generation, numbers in known.items():
+            # Earlier searches may have been changed since.
+            places = [self._offset + number for number in numbers if self._offset + number >= 0]
+            ids = [everybody[place]._trial_id for place in places]
+            self.study._storage.set_study_system_attr(self.study._study_id, _parents_of(generation), ids)
 
     def report(self, number: int, report: Report) -> None:
         """A round of a running trial. Optuna keeps intermediate values where there is one objective."""
@@ -176,7 +213,7 @@ class Study:
         """The end of a running trial."""
         trial = self._live(number)
         if last is not None and state in {"complete", "pruned"}:
-            for name, violation in last.violations.items():
+            for name, violation in sorted(last.violations.items()):
                 trial.set_constraint(name, violation)
         values = None
         if state == "complete":
@@ -186,6 +223,11 @@ class Study:
 
     def _live(self, number: int) -> optuna.trial.Trial:
         return optuna.trial.Trial(self.study, self._ids[number])
+
+
+def _parents_of(generation: int) -> str:
+    """Where NSGA-II keeps the parents of a generation, by id."""
+    return f"{NSGAIISampler._get_parent_cache_key_prefix()}{generation}"
 
 
 def make_sampler(search: SearchConfig, number: int) -> BaseSampler:

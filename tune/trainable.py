@@ -9,15 +9,15 @@ from typing import Any
 from ray import tune as ray_tune
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.game.materials import Materials
+from tsdf_ray.game.materials import Materials, load_materials
+from tsdf_ray.game.needs import generator_weights
 from tsdf_ray.game.plan import Plan
 from tsdf_ray.kept import KEPT, SEARCH_BYTES
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
 from tsdf_ray.store.atomic import write_json
 from tune.outcome import Outcome
-from tune.scheduler import rung_sign
-from tune.searcher import NUMBER
+from tune.scheduler import NUMBER, rung_sign
 from tune.trial import MatchTrial, Play, PlayFactory, Setting
 
 
@@ -42,6 +42,11 @@ def trial_scenario(scenario: Scenario, number: int, params: dict[str, Any]) -> S
     )
 
 
+def _generators(scenario: Scenario) -> tuple[str, ...]:
+    """What the materials of a trial depend on, of all that a search can change."""
+    return tuple(weights for _, weights in generator_weights(scenario))
+
+
 class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no types
     """Keeps its process, with what it has loaded, from trial to trial (`reuse_actors`)."""
 
@@ -58,7 +63,7 @@ class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         KEPT.resize(SEARCH_BYTES)
         self._root = Path(root)
         self._scenario = Scenario.model_validate_json(scenario_json)
-        self._materials = materials or {}
+        self._materials = {_generators(trial_scenario(self._scenario, 0, {})): materials or {}}
         self._roles = roles
         self._factory = play
         self._play: Play | None = None
@@ -111,8 +116,11 @@ class TrialTrainable(ray_tune.Trainable):  # type: ignore[misc]  # Ray has no ty
         search = self._scenario.search
         assert search is not None, "only a scenario with a search has trials"
         scenario = trial_scenario(self._scenario, number, config["params"])
-        folder = trial_folder(self._root, number)
-        return Setting(folder, scenario, search, self._materials, self._roles, int(config["reported"]))
+        folder, named = trial_folder(self._root, number), _generators(scenario)
+        if named not in self._materials:
+            # Searched generators: they bring weights of their own, and may want photos with other labels.
+            self._materials[named] = {seed: load_materials(scenario, seed) for seed in scenario.seeds}
+        return Setting(folder, scenario, search, self._materials[named], self._roles, int(config["reported"]))
 
     def _leave(self) -> None:
         if self._play is not None:

@@ -93,7 +93,8 @@ class MatchTrial:
         round, began = self._reported + 1, time.monotonic()
         try:
             for match in self._matches:
-                if len(self._manifest.of(match.id)) < round:
+                # More than one round where the trial's folder has lost some that were reported.
+                while len(self._manifest.of(match.id)) < round:
                     self._play_one(match)
             report, missing = self._report(round, time.monotonic() - began)
         except (MatchFailed, UserError) as error:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
@@ -13,16 +14,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search import SearchConfig, applies
+from tsdf_ray.scenario.search import Constraint, SearchConfig, applies
 from tsdf_ray.store.rundir import read_info
 from tsdf_ray.store.trials import TrialsTable
-from tune.study import distributions, frozen, ordered
+from tune.analysis import constrained_value, violation
+from tune.study import GENERATION, distributions, frozen, ordered
 
 
 def earlier_trials(search: SearchConfig) -> list[FrozenTrial]:
-    """Trials of `start.runs` and `start.storage` that fit: same parameters, in range, same objectives.
+    """Trials of `start.runs` and `start.storage` that fit: same parameters, in range, same objectives and constraints
+    (of runs, bounds may differ).
 
-    Raises UserError when a source cannot be read, has other objectives, or holds nothing that fits.
+    Raises UserError when a source cannot be read, has others, or holds nothing that fits.
     """
     found: list[FrozenTrial] = []
     for folder in search.start.runs:
@@ -37,10 +40,36 @@ def _from_run(search: SearchConfig, root: Path) -> list[FrozenTrial]:
     if read_info(root).get("kind") != "search":
         raise UserError(f"{where}: is not a search; give a folder that `tsdf-ray tune` made")
     other = Scenario.load(root / "scenario.yaml").search
-    if other is None or {n: o.direction for n, o in other.objectives.items()} != _directions(search):
+    if other is None or other.objectives != search.objectives:
         raise UserError(f"{where}: has other objectives; a sampler cannot learn from them")
-    trials = [frozen(other, trial) for trial in TrialsTable(root / "trials.jsonl").of("complete")]
+    trials = []
+    for trial in TrialsTable(root / "trials.jsonl").of("complete"):
+        made = frozen(other, trial)
+        assert trial.last is not None, "a complete trial has reported"
+        trials.append(_with_constraints(made, _rebound(search, other, trial.last.violations, where)))
     return _fitting(search, trials, where, list(other.objectives))
+
+
+def _rebound(search: SearchConfig, other: SearchConfig, known: dict[str, float], where: str) -> dict[str, float]:
+    """How far a trial of another search violates our constraints."""
+    found = {}
+    for name, constraint in search.constraints.items():
+        theirs = other.constraints.get(name)
+        if theirs is None or _measured(theirs) != _measured(constraint) or name not in known:
+            raise UserError(f"{where}: did not measure the constraint {name!r} as it is here")
+        found[name] = violation(constraint, constrained_value(theirs, known[name]))
+    return found
+
+
+def _measured(constraint: Constraint) -> dict[str, object]:
+    """All but the bound itself: whether there is a least or a greatest value says what the worst is."""
+    return constraint.model_dump(exclude={"at_least", "at_most"}) | {"least": constraint.at_least is not None}
+
+
+def _with_constraints(trial: FrozenTrial, constraints: dict[str, float]) -> FrozenTrial:
+    return create_trial(
+        values=list(trial.values), params=trial.params, distributions=trial.distributions, constraints=constraints
+    )
 
 
 def _from_storage(search: SearchConfig, url: str, name: str | None) -> list[FrozenTrial]:
@@ -87,22 +116,35 @@ def _fitting(search: SearchConfig, trials: list[FrozenTrial], where: str, object
                 wanted[name] = trial.params[name]
         expected = {name for name in search.parameters if applies(search.parameters[name], wanted)}
         inside = set(trial.params) == set(wanted) == expected and all(
-            known[name]._contains(known[name].to_internal_repr(value)) for name, value in trial.params.items()
+            _takes(known[name], value) for name, value in trial.params.items()
         )
-        if inside:
+        if inside and set(trial.constraints) == set(search.constraints):
             by_name = dict(zip(objectives, trial.values, strict=True))
             fitting.append(
                 create_trial(
                     values=[by_name[name] for name in search.objectives],
                     params=dict(trial.params),
                     distributions={name: known[name] for name in trial.params},
-                    constraints=dict(trial.constraints),
+                    constraints=dict(sorted(trial.constraints.items())),
                     user_attrs={"from": where},
+                    # For NSGA-II: all that was known before begins.
+                    system_attrs={GENERATION: 0},
                 )
             )
     if not fitting:
-        raise UserError(f"{where}: none of its {len(trials)} finished trials has these parameters within these ranges")
+        and_constraints = ", and these constraints" if search.constraints else ""
+        raise UserError(
+            f"{where}: none of its {len(trials)} finished trials has these parameters within these ranges"
+            f"{and_constraints}"
+        )
     return fitting
+
+
+def _takes(distribution: BaseDistribution, value: object) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except (ValueError, TypeError):
+        return False
 
 
 def _directions(search: SearchConfig) -> dict[str, str]:

@@ -15,6 +15,7 @@ from fake_search import OBJECTIVES, PAPER, PARAMETERS, cell, make_search, scenar
 from headless_chromium import Chromium
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.store.trials import Report, TrialsTable
@@ -110,6 +111,29 @@ def test_replayed_values_are_measured_as_the_search_measures(fake_search: Path) 
     assert results.players[-1].searched["starving"].value == bases["found/finetune"]["yield"][1]["value"]
 
 
+def test_replays_of_their_own_are_read_as_one_replay_is(search_copy: Path) -> None:
+    """Where both sides are searched every setting has a run of its own, with the scenario's own names."""
+    together = Results.load(search_copy)
+    summary = json.loads((search_copy / "replay" / "summary.json").read_text())
+    shutil.rmtree(search_copy / "replay")
+    for player in together.players:
+        if player.trial is not None and player.replayed:
+            own = search_copy / "replay" / player.name
+            own.mkdir(parents=True)
+            pairs = {f"tsdf/{pair.split('/')[1]}": cells for pair, cells in summary["pairs"].items()
+                     if pair.split("/")[0] == player.name}  # fmt: skip
+            (own / "run.json").write_text("{}")
+            (own / "summary.json").write_text(json.dumps(summary | {"pairs": pairs}))
+    apart = Results.load(search_copy)
+    assert apart.replay is None
+    assert "replay" not in apart.notes
+    assert len(apart.replays) > 1
+    for player in together.players:
+        if player.trial is not None:
+            other = next(found for found in apart.players if found.name == player.name)
+            assert other.replayed == player.replayed
+
+
 def test_the_trials_table_has_every_trial_once_and_typed(written: Path) -> None:
     table = pq.read_table(written / "tables" / "trials.parquet")
     rows = table.to_pylist()
@@ -202,11 +226,11 @@ def test_a_search_of_the_attacker(tmp_path: Path) -> None:
     search = section(
         1,
         parameters={"attackers.finetune.retrain.train.steps": {"kind": "int", "low": 1, "high": 100}},
-        objectives={"edits": {"metric": "protection", "direction": "minimize"}},
         constraints={},
         start={},
         trials=2,
     )
+    search["objectives"] = {"edits": {"metric": "protection", "direction": "minimize"}}
     made = scenario(search)
     (tmp_path / "scenario.yaml").write_text(made.as_yaml())
     (tmp_path / "run.json").write_text(json.dumps({"status": "complete"}))
@@ -328,7 +352,8 @@ def test_labels_move_out_of_each_others_way() -> None:
     axes.set_ylim(0, 1)
     place_labels(axes, [Label(0.5 + 0.01 * i, 0.5, f"trial {i}", "#000000") for i in range(5)], [])
     canvas.draw()
-    boxes = [text.get_window_extent() for text in axes.texts]
+    # Of the texts alone, without their lines.
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
     for i, one in enumerate(boxes):
         assert not any(one.overlaps(other) for other in boxes[i + 1 :])
 

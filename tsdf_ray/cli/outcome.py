@@ -44,6 +44,8 @@ def show(run: Run) -> None:
 
 def show_search(run: Run) -> None:
     """Print settings as searched and as replayed, and the report's place. Exits with 1 when no trial is complete."""
+    if not (run.path / "search.json").exists():
+        raise leave(FAILED, "no trial was begun: raise search.seconds")
     found, page = run.search, run.path / "report.html"
     counts = {state: count for state, count in found["trials"].items() if count}
     typer.echo("trials: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import sys
 import threading
@@ -33,6 +34,7 @@ class ShownSearch(SearchBoard):
         self._table: TrialsTable | None = None
         self._trials = 0
         self._parallel = 1
+        self._began = 0.0
         self._until: float | None = None
         self._standing: Callable[[], str] = str
 
@@ -42,6 +44,7 @@ class ShownSearch(SearchBoard):
         with self._guard:
             self._table, self._standing, self._parallel = table, standing, parallel
             self._trials = scenario.search.trials
+            self._began = self._clock()
             if scenario.search.seconds is not None:
                 self._until = self._clock() + scenario.search.seconds
 
@@ -55,10 +58,16 @@ class ShownSearch(SearchBoard):
         if self._table is None:
             return None
         ended = self._table.of("complete", "pruned", "failed")
-        took = [trial.ended - trial.started for trial in ended if trial.ended is not None]
+        # A trial of an earlier process may have lain between its rounds.
+        took = [
+            trial.seconds if trial.started < self._began else trial.ended - trial.started
+            for trial in ended
+            if trial.ended is not None
+        ]
         if not took:
             return None
-        left = statistics.fmean(took) * (self._trials - len(ended)) / self._parallel
+        turns = math.ceil((self._trials - len(ended)) / self._parallel)
+        left = statistics.fmean(took) * turns
         return left if self._until is None else max(0.0, min(left, self._until - self._clock()))
 
     def standing(self) -> str:

@@ -48,7 +48,7 @@ def plan(scenario: Scenario, supply: Supply) -> Plan:
         fits = min(fits, math.floor(supply.gpus / want.gpus_per_match + 1e-9))
     matches = len(scenario.pairs) * len(scenario.seeds)
     parallel = min(fits, matches, want.parallel_matches or matches)
-    return Plan(_share(want.cpus_per_match), _share(want.gpus_per_match), parallel)
+    return Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), parallel)
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,11 @@ def trial_plan(scenario: Scenario, supply: Supply) -> TrialPlan:
         bundles: tuple[dict[str, float], ...] = ({"CPU": want.cpus_per_match},)
         roles, whole = None, (want.cpus_per_match, 0.0)
     else:
-        roles = Plan(_share(want.cpus_per_match), _share(want.gpus_per_match), 1)
+        roles = Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), 1)
         whole = roles.cpus_per_role, roles.gpus_per_role
         bundles = ({}, *({"CPU": whole[0], "GPU": whole[1]} for _ in ROLES))
     needed = sum(bool(bundle) for bundle in bundles)
-    slots = sum(
-        math.floor(min(cpus / whole[0], gpus / whole[1] if whole[1] else math.inf) + 1e-9)
-        for cpus, gpus in supply.machines
-    )
+    slots = sum(min(math.floor(cpus / whole[0] + 1e-9), _gpu_slots(gpus, whole[1])) for cpus, gpus in supply.machines)
     if slots < needed:
         nodes = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in supply.machines)
         raise UserError(
@@ -107,3 +104,18 @@ def _refuse_what_exists_nowhere(want: Resources, supply: Supply) -> None:
 def _share(whole: float) -> float:
     """Of one role. Ray keeps resources to four decimals; rounding down keeps the sum inside the match's."""
     return math.floor(whole / len(ROLES) * 1e4) / 1e4
+
+
+def _gpu_share(whole: float) -> float:
+    """Of one role. Ray gives a part of one GPU, or whole ones: two thirds fit thrice on no two GPUs, and four thirds
+    are refused."""
+    if whole <= 1:
+        return _share(whole)
+    return 0.5 if whole == 2 else float(whole // len(ROLES))
+
+
+def _gpu_slots(gpus: float, share: float) -> int:
+    """How many roles with such a share a machine's GPUs take; 0 GPUs asked for: any number."""
+    if share == 0:
+        return 10**9
+    return math.floor(gpus) * math.floor(1 / share + 1e-9) if share < 1 else math.floor(gpus / share + 1e-9)

@@ -84,7 +84,7 @@ class Choice(Strict):
     def options(self) -> dict[str | int | float | bool | None, Any]:
         """What it is called -> the value. Plain values are called themselves; others by name or as compact JSON."""
         if self.named:
-            return {name: value for name, value in self.named.items()}  # noqa: C416 - a wider type of keys
+            return dict(self.named.items())
         return {
             value if isinstance(value, str | int | float | bool | None) else json.dumps(value): value
             for value in self.values

@@ -116,17 +116,17 @@ def _values(content: dict[str, Any], search: SearchConfig) -> Iterator[Mistake]:
         if trouble is not None:
             yield where, trouble
             continue
+        good = True
         for place, value in _tried(parameter):
-            refused = _refused(with_values(around, {name: value}))
+            refused = _refused(with_values(around, {name: value})) if place or good else None
             if refused is not None:
+                good = False
                 yield (*where, *place), f"{name} = {value!r} gives no valid scenario: {refused}"
-                if not place:
-                    break
 
 
 def _tried(parameter: Parameter) -> list[tuple[KeyPath, Any]]:
     """(where it stands, value): all options of a choice; the ends of a range, and of real numbers one between, which
-    shows where only whole ones can stand."""
+    stands nowhere: it shows where only whole ones can stand."""
     if isinstance(parameter, Choice):
         section = "named" if parameter.named else "values"
         names: list[str | int] = [*parameter.named] if parameter.named else [*range(len(parameter.values))]

@@ -14,8 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TextIO
 
-import yaml
-
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.executor import StepEvent
 from tsdf_ray.scenario import Scenario
@@ -67,7 +65,11 @@ class RunDirectory:
         """Take up an existing run. Raises UserError when `root` is none, is held by another process, or was changed."""
         info = read_info(root)
         lock = take_lock(root)
-        scenario = Scenario.model_validate(yaml.safe_load((root / "scenario.yaml").read_text(encoding="utf-8")))
+        try:
+            scenario = Scenario.load(root / "scenario.yaml")
+        except UserError:
+            lock.close()
+            raise
         if scenario.digest != info.get("digest"):
             lock.close()
             changed = "; ".join(_differences(info.get("content"), json.loads(scenario.as_json())))

@@ -107,6 +107,8 @@ class TrialsTable:
     def _take(self, line: dict[str, Any]) -> bool:
         """Bring one line in. False when it says what is known already."""
         number, event = line["trial"], line["event"]
+        if number < 0:
+            raise ValueError(f"trial {number}")
         if event == "asked":
             if number < len(self.trials):
                 return False

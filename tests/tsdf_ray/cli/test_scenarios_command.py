@@ -150,8 +150,8 @@ def test_check_tells_of_a_search(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["scenarios", "check", str(path)])
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines()[2] == (
-        "  search: 5 trial(s) of 1 parameter(s): defenders.a.epsilon; "
-        "maximize kept (protection), minimize change (ssim); constraints: quality"
+        "  search: 5 trial(s) of 1 parameter(s): defenders.a.epsilon; maximize kept (protection), "
+        "minimize change (ssim); constraints: quality"
     )
     wrong = path.read_text().replace("epsilon:", "epsilom:")
     path.write_text(wrong)

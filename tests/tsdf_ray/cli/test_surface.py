@@ -16,7 +16,8 @@ from tsdf_ray.cli import app
 
 SURFACE = {
     "play": ["--address", "--executor", "--no-report", "--out", "--report", "--set", "scenario"],
-    "resume": ["--address", "--executor", "--no-report", "--report", "run"],
+    "tune": ["--address", "--log", "--no-report", "--out", "--report", "--set", "scenario"],
+    "resume": ["--address", "--executor", "--log", "--no-report", "--report", "run"],
     "report": ["run"],
     "protect": [
         "--attacker",

@@ -59,7 +59,7 @@ shares = st.floats(0.05, 0.95)
 seeds = st.integers(0, 2**31 - 1)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(crowds, shares, seeds, seeds, st.booleans(), st.booleans())
 def test_a_replay_is_judged_on_nobody_that_the_search_saw(
     crowd: list[tuple[str | None, int, bool]], share: float, seed: int, other: int, hair: bool, other_hair: bool
