@@ -60,7 +60,8 @@ search:
 """
 LINES = 30
 """Of trials.jsonl at the end, about."""
-STEP_SECONDS = 0.1
+STEP_SECONDS = {"driver": 0.1, "actor": 0.1, "node": 1.5}
+"""Processes of trials live on for ten seconds or so without their node; a search must not be over by then."""
 PATIENCE_SECONDS = 180.0
 
 
@@ -96,10 +97,7 @@ def expected(share: Param, tau: Param, round: int) -> Report:
     assert isinstance(tau, float)
     protection, psnr = share**2 * (1 - 0.5**round) - tau, 36 - 200 * tau
     metrics: dict[str, dict[str, float | None]] = {"tsdf/mtcnn": {"protection": protection, "psnr": psnr}}
-    return Report(round, {"protection": protection}, {"visible": 30 - psnr}, metrics, STEP_SECONDS)
-
-
-PLAY = functools.partial(NullGame, seconds=STEP_SECONDS)
+    return Report(round, {"protection": protection}, {"visible": 30 - psnr}, metrics, 1.0)
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def child(action: Callable[[], object], log: Path) -> int:
     os._exit(0)
 
 
-def search(out: Path, storage: str, parallel: int) -> None:
+def search(out: Path, storage: str, parallel: int, seconds: float) -> None:
     """Begin or resume, as `tsdf_ray.api` does, with the null game in place of matches."""
     if (out / "run.json").exists():
         run, game = RunDirectory.open(out)
@@ -157,7 +155,7 @@ def search(out: Path, storage: str, parallel: int) -> None:
         game = Scenario.load(path, (f"search.storage={storage}", f"search.parallel={parallel}"))
         needed = engine.ready(game, None)
         run = RunDirectory.create(out, game, kind="search")
-    engine.go(run, game, needed, address=None, report=False, play=PLAY)
+    engine.go(run, game, needed, address=None, report=False, play=functools.partial(NullGame, seconds=seconds))
 
 
 def lines(path: Path) -> int:
@@ -219,7 +217,7 @@ def table_of(out: Path) -> TrialsTable:
 def kill_and_resume(kill: Kill, out: Path, parallel: int, rng: np.random.Generator) -> dict[str, Any]:
     """One search, killed and resumed; what came of it."""
     log = out.with_suffix(".log")
-    action = functools.partial(search, out, kill.storage, parallel)
+    action = functools.partial(search, out, kill.storage, parallel, STEP_SECONDS[kill.kind])
     pid = child(action, log)
     while not over(pid) and (lines(out / "trials.jsonl") < kill.lines or not (out / "run.json").exists()):
         time.sleep(0.005)
@@ -365,7 +363,7 @@ def main() -> None:
     given.folder.mkdir(parents=True, exist_ok=True)
     unbroken = given.folder / "unbroken"
     if given.parallel == 1:
-        action = functools.partial(search, unbroken, "memory", 1)
+        action = functools.partial(search, unbroken, "memory", 1, STEP_SECONDS["driver"])
         assert code(child(action, unbroken.with_suffix(".log"))) == 0, unbroken.with_suffix(".log").read_text()
     rng = np.random.default_rng(given.seed)
     if given.table:
