@@ -38,6 +38,7 @@ def test_a_race_with_kept_results_equals_one_without(tmp_path: Path) -> None:
         "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
         "attackers.mtcnn.collect.photos=8",
         "attackers.mtcnn.retrain.train={steps: 2, batch: 4}",
+        "rounds=1",
     )
     games = [
         Scenario.load("smoke", (*changes, f"attackers.mtcnn.retrain.train.learning_rate={r}")) for r in (1e-4, 4e-4)

@@ -80,12 +80,13 @@ def test_no_importance_without_trials_or_differences() -> None:
 def test_the_study_has_every_ended_trial() -> None:
     trials = _trials(lambda p: p[f"{T}tau"], count=6)
     trials[1].state, trials[2].state, trials[3].state = "pruned", "failed", "running"
+    before = optuna.logging.get_verbosity()
     study = study_of(_search(), trials)
     states = [trial.state.name for trial in study.trials]
     assert states == ["COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE"]
     assert [d.name for d in study.directions] == ["MAXIMIZE", "MAXIMIZE"]
     assert study.trials[0].params == trials[0].params
-    assert optuna.logging.get_verbosity() == optuna.logging.INFO
+    assert optuna.logging.get_verbosity() == before
 
 
 def test_map_parameters() -> None:

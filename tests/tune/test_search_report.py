@@ -165,18 +165,19 @@ def test_the_trials_table_has_every_trial_once_and_typed(written: Path) -> None:
         ([1, 2.5], "double", [1.0, None]),
         ([True, False], "bool", [True, None]),
         ([1, None], "string", ["1", None]),
-        ([None, "x"], "string", ["null", None]),
-        ([0.1, "x"], "string", ["0.1", None]),
-        ([[1, 2], [3]], "string", ["[1, 2]", None]),
+        ([None, 1], "string", ["null", None]),
+        ([0.1, None], "string", ["0.1", None]),
+        ([["mtcnn"], ["retinaface"]], "string", ['["mtcnn"]', None]),
     ],
 )
 def test_columns_of_choices(tmp_path: Path, values: list[Any], kind: str, cells: list[Any]) -> None:
-    path = "defenders.tsdf.beta"
+    lists = isinstance(values[0], list)
+    path = "defenders.tsdf.detectors" if lists else "defenders.tsdf.tau" if None in values else "defenders.tsdf.beta"
     parameters = {path: {"kind": "choice", "values": values}}
     make_search(tmp_path, section(parameters=parameters, trials=1, start={}), replay=False, baselines=False)
     (tmp_path / "trials.jsonl").unlink()
     table = TrialsTable(tmp_path / "trials.jsonl")
-    first = values[0] if not isinstance(values[0], list) else json.dumps(values[0])
+    first = json.dumps(values[0]) if lists else values[0]
     table.asked({path: first}, None)
     table.asked({}, None)
     write_tables(tmp_path)
