@@ -46,7 +46,7 @@ def moments(seed: int, count: int) -> list[str]:
 
 @pytest.mark.timeout(600)
 def test_in_process_at_random_moments(tmp_path: Path) -> None:
-    play_and_kill("inprocess", tmp_path, moments(1, 3))
+    play_and_kill("inprocess", tmp_path, moments(1, 2))
 
 
 @pytest.mark.slow

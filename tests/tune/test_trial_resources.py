@@ -51,7 +51,7 @@ def tuned(root: Path, monkeypatch: pytest.MonkeyPatch, resources: dict[str, floa
     study = Study(search_of(game), [], open_storage(search_of(game), root))
     ready = Ready(trial_plan(game, supply), {})
     before = {name: os.environ.get(name) for name in tuner.QUIET}
-    tuner.run_trials(run, game, ready, table, study, SearchBoard(), None, (), MatchTrial, None)
+    tuner.run_trials(run, game, ready, table, study, SearchBoard(), None, (), MatchTrial)
     run.close()
     assert {name: os.environ.get(name) for name in tuner.QUIET} == before, "the host's environment is its own"
     return NoTuner.made
@@ -86,10 +86,10 @@ def test_nothing_is_asked_when_all_trials_have_ended(tmp_path: Path, monkeypatch
     study = Study(search_of(game), [], open_storage(search_of(game), tmp_path))
     ready = Ready(trial_plan(game, Supply(2, 0)), {})
     for seconds in (0.0, -5.0):
-        tuner.run_trials(run, game, ready, table, study, SearchBoard(), seconds, (), MatchTrial, None)
+        tuner.run_trials(run, game, ready, table, study, SearchBoard(), seconds, (), MatchTrial)
     table.asked({}, None)
     table.ended(0, "failed", "no luck")
-    tuner.run_trials(run, game, ready, table, study, SearchBoard(), None, (), MatchTrial, None)
+    tuner.run_trials(run, game, ready, table, study, SearchBoard(), None, (), MatchTrial)
     run.close()
     assert NoTuner.made is None
 
