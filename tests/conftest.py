@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AUTH_MODE"] = "disabled"
+# Test modules are imported by path (importlib mode), so what several of them use must be found by name.
+sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import torch
+from headless_chromium import Chromium
 from hypothesis import settings
 
 # Machines are shared: how long an example takes says nothing of the code.
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
 
 ASSETS = Path(__file__).resolve().parents[2] / "shared" / "assets"
 
@@ -48,6 +54,16 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Chromium]:
+    """One headless Chromium for the session; skips where it is not installed."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    with Chromium(program) as browser:
+        yield browser
 
 
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport:

@@ -6,8 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from tsdf_ray.report.charts import Chart
-from tsdf_ray.report.page import drawn, page_template, stylesheet
-from tsdf_ray.store.atomic import whole_file, write_text
+from tsdf_ray.report.page import drawn, page_template, stylesheet, write_page
 from tune.answer import headline, more
 from tune.figures import all_charts
 from tune.report_tables import columns, counted, facts, failures, gaps, setting_row, trial_rows
@@ -26,12 +25,7 @@ def write_search_report(root: Path) -> Path:
     """
     results = Results.load(root)
     charts = all_charts(results)
-    for chart in charts.values():
-        with whole_file(root / "figures" / f"{chart.name}.png") as temporary:
-            temporary.write_bytes(chart.png())
-    page = root / "report.html"
-    write_text(page, render(results, charts))
-    return page
+    return write_page(root, charts, render(results, charts))
 
 
 def render(results: Results, charts: dict[str, Chart]) -> str:

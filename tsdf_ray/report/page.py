@@ -35,11 +35,16 @@ def write_report(run_dir: Path) -> Path:
     """
     run = Run.load(run_dir)
     charts = all_charts(run)
+    return write_page(run_dir, charts, render(run, charts))
+
+
+def write_page(root: Path, charts: dict[str, Chart], text: str) -> Path:
+    """Put the figures and the page into a folder, each whole; returns the page's path."""
     for chart in charts.values():
-        with whole_file(run_dir / "figures" / f"{chart.name}.png") as temporary:
+        with whole_file(root / "figures" / f"{chart.name}.png") as temporary:
             temporary.write_bytes(chart.png())
-    page = run_dir / "report.html"
-    write_text(page, render(run, charts))
+    page = root / "report.html"
+    write_text(page, text)
     return page
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_run import make_run
-from headless_chromium import Chromium
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +24,3 @@ def fake_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_copy(fake_run: Path, tmp_path: Path) -> Path:
     """A copy that may be changed."""
     return Path(shutil.copytree(fake_run, tmp_path / "run"))
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Chromium]:
-    """One headless Chromium for the session; skips where it is not installed."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    if program is None:
-        pytest.skip("chromium is not installed")
-    with Chromium(program) as browser:
-        yield browser
