@@ -1,7 +1,7 @@
 """Searches a null game in child processes and kills them: run by the chaos tests as a script of its own.
 
     python search_stage.py FOLDER [--moments 20] [--seed 1] [--kinds driver actor node] [--storages sqlite journal]
-                                  [--parallel 2] [--table]
+                                  [--parallel 2] [--node-seconds 1.5] [--table]
 
 Each search has 8 trials of 3 rounds under ASHA. It is killed with SIGKILL at a random moment: the driver, the process
 of a trial, or Ray's node (the raylet); driver and node are then resumed. A moment is LINES+SECONDS: so long after so
@@ -61,7 +61,8 @@ search:
 LINES = 30
 """Of trials.jsonl at the end, about."""
 STEP_SECONDS = {"driver": 0.1, "actor": 0.1, "node": 1.5}
-"""Processes of trials live on for ten seconds or so without their node; a search must not be over by then."""
+"""Processes of trials live on for some 15 seconds without their node, then Ray ends the driver: when less is left to
+play, the search ends well before that."""
 PATIENCE_SECONDS = 180.0
 
 
@@ -358,8 +359,10 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="+", default=["driver", "actor", "node"])
     parser.add_argument("--storages", nargs="+", default=["memory", "sqlite", "journal"])
     parser.add_argument("--parallel", type=int, default=2)
+    parser.add_argument("--node-seconds", type=float, default=STEP_SECONDS["node"])
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
+    STEP_SECONDS["node"] = given.node_seconds
     given.folder.mkdir(parents=True, exist_ok=True)
     unbroken = given.folder / "unbroken"
     if given.parallel == 1:

@@ -51,6 +51,15 @@ def test_twenty_moments_in_files(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
+def test_rounds_that_outlast_their_node(tmp_path: Path) -> None:
+    options = ("--kinds", "node", "--node-seconds", "6", "--storages", "sqlite", "journal")
+    kills = search_and_kill(tmp_path, 4, "--seed", "8", *options)
+    assert any(kill["resumed"] for kill in kills)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_killed_search_asks_what_an_unbroken_one_asks(tmp_path: Path) -> None:
     """One trial at a time: then all that the sampler knows is decided by the trials before."""
     search_and_kill(tmp_path, 6, "--seed", "3", "--parallel", "1")
