@@ -123,7 +123,7 @@ def moments(seed: int, count: int, kinds: list[str], storages: list[str]) -> lis
     for i in range(count):
         at = int(rng.integers(0, LINES))
         seconds = rng.uniform(0.0, 6.0) if at == 0 else rng.uniform(0.02, 0.3)
-        found.append(Kill(kinds[i % len(kinds)], storages[(i + i // len(kinds)) % len(storages)], at, float(seconds)))
+        found.append(Kill(kinds[i % len(kinds)], storages[(i % len(kinds) + i // len(kinds)) % len(storages)], at, float(seconds)))
     return found
 
 
