@@ -123,7 +123,9 @@ def moments(seed: int, count: int, kinds: list[str], storages: list[str]) -> lis
     for i in range(count):
         at = int(rng.integers(0, LINES))
         seconds = rng.uniform(0.0, 6.0) if at == 0 else rng.uniform(0.02, 0.3)
-        found.append(Kill(kinds[i % len(kinds)], storages[(i % len(kinds) + i // len(kinds)) % len(storages)], at, float(seconds)))
+        # Shifted by one in every turn, so that each kind meets each storage.
+        storage = storages[(i % len(kinds) + i // len(kinds)) % len(storages)]
+        found.append(Kill(kinds[i % len(kinds)], storage, at, float(seconds)))
     return found
 
 
