@@ -16,8 +16,7 @@ from tsdf_ray.scenario.search_trials import (
     checked,
     one_side,
     real_values,
-    trial_content,
-    trial_sides,
+    setting_content,
 )
 from tsdf_ray.store.atomic import write_text
 from tsdf_ray.store.trials import Trial, TrialsTable
@@ -63,13 +62,10 @@ def setting_scenario(game: Scenario, trial: Trial) -> Scenario:
     """One setting as a scenario: replay's seeds and people, every player of the base that a trial plays."""
     search = game.search
     assert search is not None, "only a scenario with a search has settings"
-    defenders, attackers = trial_sides(game)
-    return trial_content(
+    return setting_content(
         game,
         real_values(search, trial.params),
         name=f"{game.name}/{label_of(trial)}",
-        defenders=defenders,
-        attackers=attackers,
         seeds=replay_seeds(game) or search.seeds or game.seeds,
         held_out_use="held",
     )

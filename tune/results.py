@@ -15,6 +15,7 @@ from tsdf_ray.scenario.search import Measure, SearchConfig
 from tsdf_ray.store.rundir import read_info
 from tsdf_ray.store.trials import Trial, TrialsTable
 from tune.analysis import Better, Measured, Pairs, better_of, constrained_value, measured, violation
+from tune.best import label_of
 from tune.front import best_trials, front_of
 from tune.importance import Importance, importance
 from tune.separation_map import SeparationMap, separation_map
@@ -172,10 +173,9 @@ class Results:
 
     def _of_trial(self, trial: Trial, kind: Literal["best", "start"]) -> Player:
         searched = {name: Measured(value) for name, value in self.values(trial).items()}
-        name = trial.point or f"trial_{trial.number}"
         own = next((self.apart[label] for label in _names(trial) if label in self.apart), None)
         replayed = self._measure_all(own) if own else self._measure(self.replay, _names(trial))
-        return Player(name, kind, trial, searched, replayed)
+        return Player(label_of(trial), kind, trial, searched, replayed)
 
     def values(self, trial: Trial) -> dict[str, float]:
         """Objective and constraint -> value after the trial's last round; those without a value are absent."""

@@ -12,6 +12,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.trial import FrozenTrial
+
 from actors.cluster import connect
 from tsdf_ray import api
 from tsdf_ray.errors import Stopped, UserError
@@ -23,7 +25,7 @@ from tsdf_ray.game.search_control import SearchBoard, SearchProgress
 from tsdf_ray.game.supply import supply_of
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import SearchConfig
-from tsdf_ray.scenario.search_trials import baseline_sides, trial_content, trial_sides
+from tsdf_ray.scenario.search_trials import baseline_sides, setting_content, trial_content
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
@@ -45,6 +47,8 @@ class Ready:
     plan: TrialPlan
     materials: dict[int, Materials]
     """By seed of a trial."""
+    earlier: tuple[FrozenTrial, ...] = ()
+    """Trials of earlier searches to learn from."""
 
 
 def ready(game: Scenario, address: str | None, loggers: Sequence[str] = ()) -> Ready:
@@ -57,19 +61,17 @@ def ready(game: Scenario, address: str | None, loggers: Sequence[str] = ()) -> R
         raise UserError(f"{game.name}: has no section `search`, so there is nothing to tune; see docs/search.md")
     layout = enough(game, supply_of("ray", address), trial_plan)
     check_loggers(loggers)
-    earlier_trials(game.search)
+    earlier = tuple(earlier_trials(game.search))
     _check_replay(game)
     first = trial_scenario(game, 0, {})
-    return Ready(layout, {seed: load_materials(first, seed) for seed in first.seeds})
+    return Ready(layout, {seed: load_materials(first, seed) for seed in first.seeds}, earlier)
 
 
 def _check_replay(game: Scenario) -> None:
     """Raises UserError when too few people are held out: better now than after the last trial."""
     seeds = replay_seeds(game)
     if seeds:
-        defenders, attackers = trial_sides(game)
-        sides = {"defenders": defenders, "attackers": attackers}
-        scenario = trial_content(game, {}, name=f"{game.name}/replay", **sides, seeds=seeds, held_out_use="held")
+        scenario = setting_content(game, {}, name=f"{game.name}/replay", seeds=seeds, held_out_use="held")
         load_materials(scenario, seeds[0])
 
 
@@ -103,7 +105,7 @@ def go(
             progress.begin_search(game, table, lambda: standing(search, table.trials), needed.plan.parallel)
             connection = connect(address)
             _baselines(run.root, game, address, progress, report)
-            study = Study(search, table.trials, open_storage(search, run.root), earlier_trials(search))
+            study = Study(search, table.trials, open_storage(search, run.root), list(needed.earlier))
             left = None if search.seconds is None else search.seconds - earlier
             run_trials(run, game, needed, table, study, progress, left, loggers, play)
             progress.check()

@@ -14,7 +14,7 @@ from tsdf_ray.game.needs import generator_weights
 from tsdf_ray.game.plan import Plan
 from tsdf_ray.kept import KEPT, SEARCH_BYTES
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.scenario.search_trials import real_values, trial_content, trial_sides
+from tsdf_ray.scenario.search_trials import real_values, setting_content
 from tsdf_ray.store.atomic import write_json
 from tune.outcome import Outcome
 from tune.scheduler import NUMBER, rung_sign
@@ -30,13 +30,10 @@ def trial_scenario(scenario: Scenario, number: int, params: dict[str, Any]) -> S
     """What a trial plays: the searched players with the trial's values, its seeds, nobody who is held out."""
     search = scenario.search
     assert search is not None, "only a scenario with a search has trials"
-    defenders, attackers = trial_sides(scenario)
-    return trial_content(
+    return setting_content(
         scenario,
         real_values(search, params),
         name=f"{scenario.name}/trial-{number}",
-        defenders=defenders,
-        attackers=attackers,
         seeds=search.seeds or scenario.seeds,
         held_out_use="rest",
     )

@@ -78,10 +78,7 @@ class DefenderRole:
         known = self._materials.generator if generator is None else generator
         return {
             "entry": entry.model_dump(mode="json"),
-            "generator": [
-                scenario.generator,
-                array_digest(known),
-            ],
+            "generator": [scenario.generator, array_digest(known)],
             "photos": [splits.defender.digest, splits.attacker.digest, splits.evaluation.digest],
             "detectors": scenario.detector_weights,
             "draws": [self._match.seed, round, scenario.precision, scenario.threads],

@@ -102,6 +102,27 @@ def trial_content(
         raise UserError(f"{name}: these values together give no valid scenario ({given}): {why}") from error
 
 
+def setting_content(
+    scenario: Scenario,
+    params: Mapping[str, Any],
+    *,
+    name: str,
+    seeds: Sequence[int],
+    held_out_use: Literal["rest", "held"],
+) -> Scenario:
+    """The same with everybody who plays in a trial."""
+    defenders, attackers = trial_sides(scenario)
+    return trial_content(
+        scenario,
+        params,
+        name=name,
+        defenders=defenders,
+        attackers=attackers,
+        seeds=seeds,
+        held_out_use=held_out_use,
+    )
+
+
 def checked(content: Mapping[str, Any]) -> Scenario:
     """The scenario of a content whose values or players have been changed; weights of detectors that nobody names any
     more are left out. Raises ValidationError."""
