@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from photo_folders import write_photos
 
 from tsdf_ray import armour as module
 from tsdf_ray.armour import Armour, learned_armour, packaged_armour
@@ -32,14 +32,7 @@ def known(armour: Armour) -> Family:
 def scenario_file(tmp_path: Path) -> Path:
     """A scenario of tiny photos and a tiny generator."""
     save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
-    photos = tiny_faces(30)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rows = [",".join(["id", *photos.attributes])]
-    for pixels, labels, name in zip(photos.pixels_BCHW, photos.labels_BA, photos.ids, strict=True):
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
-        rows.append(",".join([f"{name}.png", *map(str, labels)]))
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    folder = write_photos(tmp_path / "photos", tiny_faces(30))
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"""\

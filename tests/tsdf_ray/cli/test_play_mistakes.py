@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
+from photo_folders import write_photos
 from typer.testing import CliRunner
 
 from tsdf_ray import api
@@ -33,14 +33,7 @@ def scenario(tmp_path: Path) -> Path:
     save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
     torch.manual_seed(0)
     save_judge(tmp_path / "judge.safetensors", JudgeNet())
-    photos = tiny_faces(40, size=SIZE)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rows = [",".join(["id", *photos.attributes])]
-    for pixels, labels, name in zip(photos.pixels_BCHW, photos.labels_BA, photos.ids, strict=True):
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
-        rows.append(",".join([f"{name}.png", *map(str, labels)]))
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    folder = write_photos(tmp_path / "photos", tiny_faces(40, size=SIZE))
     path = tmp_path / "mine.yaml"
     path.write_text(
         f"""\
