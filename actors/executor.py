@@ -52,7 +52,8 @@ class RayExecutor:
 
     def start(self, role: type, match: MatchSpec, shared: Any) -> Role:
         """A new actor for `role`; creation runs in the background, the first step waits for it."""
-        options = {"num_cpus": self._plan.cpus_per_role, "num_gpus": self._plan.gpus_per_role}
+        worker = self._plan.roles[role.__name__.removesuffix("Role").lower()][0]
+        options = {"num_cpus": worker.cpus, "num_gpus": worker.gpus}
         actor_class: Any = RoleActor
         actor = actor_class.options(**options).remote(role, match, shared)
         return Role(actor, f"{match.id}: {role.__name__.removesuffix('Role').lower()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tsdf_ray.errors import UserError
@@ -27,12 +28,33 @@ class Supply:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Resources of each role of a match, and how many matches play side by side."""
+class Worker:
+    """What one worker of a role takes, and from which of the match's bundles."""
 
-    cpus_per_role: float
-    gpus_per_role: float
+    cpus: float
+    gpus: float
+    bundle: int = 0
+    memory: float = 1.0
+    """Share of its GPU's memory it may take."""
+    shares_device: bool = False
+    """Another role takes turns on its GPU."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where the roles of a match run, and how many matches play side by side."""
+
+    roles: Mapping[str, tuple[Worker, ...]]
+    """The workers of each role, by name (`ROLES`); the first answers the match."""
     parallel_matches: int
+    bundles: tuple[Mapping[str, float], ...] = ()
+    """What is reserved together for a match, each on one node: CPU and GPU. None: nothing is reserved."""
+    strategy: str = "PACK"
+    """How bundles lie over nodes: PACK, STRICT_PACK, SPREAD or STRICT_SPREAD."""
+    wait_seconds: float = 600.0
+    """Longest wait for the bundles."""
+    step_seconds: float | None = None
+    """A step that takes longer counts as hung."""
 
 
 def plan(scenario: Scenario, supply: Supply) -> Plan:
@@ -48,7 +70,13 @@ def plan(scenario: Scenario, supply: Supply) -> Plan:
         fits = min(fits, math.floor(supply.gpus / want.gpus_per_match + 1e-9))
     matches = len(scenario.pairs) * len(scenario.seeds)
     parallel = min(fits, matches, want.parallel_matches or matches)
-    return Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), parallel)
+    bundle = {"CPU": want.cpus_per_match} | ({"GPU": want.gpus_per_match} if want.gpus_per_match else {})
+    return Plan(_roles(want), parallel, (bundle,), "PACK", want.wait_seconds, want.step_seconds)
+
+
+def _roles(want: Resources) -> dict[str, tuple[Worker, ...]]:
+    one = Worker(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match))
+    return dict.fromkeys(ROLES, (one,))
 
 
 @dataclass(frozen=True)
@@ -76,8 +104,8 @@ def trial_plan(scenario: Scenario, supply: Supply) -> TrialPlan:
         bundles: tuple[dict[str, float], ...] = ({"CPU": want.cpus_per_match},)
         roles, whole = None, (want.cpus_per_match, 0.0)
     else:
-        roles = Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), 1)
-        whole = roles.cpus_per_role, roles.gpus_per_role
+        roles = Plan(_roles(want), 1)
+        whole = roles.roles[ROLES[0]][0].cpus, roles.roles[ROLES[0]][0].gpus
         bundles = ({}, *({"CPU": whole[0], "GPU": whole[1]} for _ in ROLES))
     needed = sum(bool(bundle) for bundle in bundles)
     slots = sum(min(math.floor(cpus / whole[0] + 1e-9), _gpu_slots(gpus, whole[1])) for cpus, gpus in supply.machines)

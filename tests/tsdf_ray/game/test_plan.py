@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.game.plan import ROLES, Plan, Supply, plan, trial_plan
+from tsdf_ray.game.plan import ROLES, Plan, Supply, Worker, plan, trial_plan
 from tsdf_ray.scenario import Scenario
 
 
@@ -70,8 +70,8 @@ def test_a_plan_never_asks_for_more_than_there_is(cpus: int, gpus: int, want_cpu
         assert want_cpus > cpus or want_gpus > gpus
         return
     assert made.parallel_matches >= 1
-    assert made.cpus_per_role * len(ROLES) * made.parallel_matches <= cpus + 1e-9
-    assert made.gpus_per_role * len(ROLES) * made.parallel_matches <= gpus + 1e-9
+    assert sum(w.cpus for ws in made.roles.values() for w in ws) * made.parallel_matches <= cpus + 1e-9
+    assert sum(w.gpus for ws in made.roles.values() for w in ws) * made.parallel_matches <= gpus + 1e-9
 
 
 def sweep(trials: int = 100, parallel: int | None = None, **resources: object) -> Scenario:
@@ -133,7 +133,7 @@ def test_a_trial_on_a_gpu_reserves_its_roles_before_it_starts() -> None:
     made = trial_plan(sweep(cpus_per_match=1, gpus_per_match=1), Supply(8, 1))
     role = {"CPU": THIRD, "GPU": THIRD}
     assert made.bundles == ({}, role, role, role), "its own process takes nothing that its actors could wait for"
-    assert made.roles == Plan(THIRD, THIRD, 1)
+    assert made.roles == Plan(dict.fromkeys(ROLES, (Worker(THIRD, THIRD),)), 1)
 
 
 @pytest.mark.parametrize(
@@ -189,4 +189,6 @@ def test_all_trials_find_their_place_at_once(
             gpu = next(i for i, left in enumerate(free_gpus[at]) if left >= part - 1e-6)
             free_gpus[at][gpu] -= part
     if made.roles is not None:
-        assert made.roles.cpus_per_role * len(ROLES) <= want_cpus + 1e-9, "the roles live inside what is reserved"
+        assert sum(w.cpus for ws in made.roles.roles.values() for w in ws) <= want_cpus + 1e-9, (
+            "the roles live inside what is reserved"
+        )
