@@ -77,8 +77,13 @@ def cluster_supply(address: str) -> Supply:
     """What the cluster at `address` has. Raises UserError when it cannot be reached."""
     connection = connect(address)
     try:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
-        return Supply(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+        return supply_now()
     finally:
         connection.close()
+
+
+def supply_now() -> Supply:
+    """What the nodes of the cluster we are connected to have."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
+    return Supply(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
