@@ -39,6 +39,8 @@ def connect(address: str | None) -> Connection:
     the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Answers of workers that died are not looked at: the supervisor says what it has mended.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         return Connection(owned=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -105,7 +105,9 @@ class Supervisor:
 
     def _judge(self, step: Step, error: RayError) -> Trouble | None:
         """What an error means; one of the step's own is kept in it."""
-        cause = error.cause if isinstance(error, RayTaskError) else error
+        cause: BaseException = error
+        while isinstance(cause, RayTaskError):  # handed on from step to step
+            cause = cause.cause
         if isinstance(cause, OutOfMemory | OutOfMemoryError):
             return Trouble.MEMORY
         if isinstance(cause, RayActorError):
