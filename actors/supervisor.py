@@ -164,7 +164,9 @@ class Supervisor:
             role.halvings += 1
             self._journal.note("micro-batches halved", text, **where)
         else:
-            role.deaths[culprit.round, culprit.name] += 1
+            # A step that still waited for others has killed nobody.
+            began = all(arg.over for arg in culprit.args if isinstance(arg, Step))
+            role.deaths[culprit.round, culprit.name] += began
             count = role.deaths[culprit.round, culprit.name]
             text = f"{culprit.label} of round {culprit.round}: {why.value} ({count} of {DEATHS})"
             if count >= DEATHS:
