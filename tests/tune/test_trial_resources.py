@@ -72,8 +72,7 @@ def test_a_trial_on_a_gpu_takes_its_roles_with_it(tmp_path: Path, monkeypatch: p
     trainable, options = tuned(tmp_path / "s", monkeypatch, wanted, Supply(16, 4))
     asked = trainable.default_resource_request({})
     assert asked.head_bundle_is_empty, "its own process needs nothing that a role could miss"
-    assert asked.bundles == [{"CPU": 0.3333, "GPU": 0.1666}] * 3
-    assert asked.required_resources == {"CPU": pytest.approx(0.9999), "GPU": pytest.approx(0.4998)}
+    assert asked.bundles == [{"CPU": 1.0, "GPU": 0.5}]
     assert asked.strategy == "PACK"
     assert options["tune_config"].max_concurrent_trials == 4, "as search.parallel says; eight would fit"
 
