@@ -54,12 +54,13 @@ def play_rounds(match: MatchSpec, materials: Materials, table: Table) -> Iterato
     standing = table.recorder.standing(match, materials)
     if standing.round == match.rounds:
         return
-    shared = executor.share(materials)
-    defender = executor.start(DefenderRole, match, shared)
-    attacker = executor.start(AttackerRole, match, shared)
-    evaluator = executor.start(EvaluatorRole, match, shared)
+    shared = executor.share(materials, lasting=True)
+    defender = executor.start(DefenderRole, match, shared, control.check)
+    attacker = executor.start(AttackerRole, match, shared, control.check)
+    evaluator = executor.start(EvaluatorRole, match, shared, control.check)
     try:
-        generator = executor.share(standing.generator)
+        # G_0 is every match's, and enters the object store once.
+        generator = executor.share(standing.generator, lasting=not standing.round)
         pool: list[Handle] = [executor.share(photos) for photos in standing.pool]
         published: list[Handle] = [executor.share(photos) for photos in standing.published]
 
