@@ -1,14 +1,14 @@
-"""What `tsdf-ray plan` says: who sits where, demand against supply, time, disk, object store. A dict, and lines of it."""
+"""What `tsdf-ray plan` says: who sits where, demand against supply, time, disk, object store. As a dict."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.game.layout import ROLES
 from tsdf_ray.game.needs import needs_of
-from tsdf_ray.game.packing import amounts, demand, lay, take
+from tsdf_ray.game.packing import demand, lay, take
 from tsdf_ray.game.plan import Plan, Supply, plan, trial_plan
 from tsdf_ray.game.probe import Probe, probe
 from tsdf_ray.game.sharing import idle
@@ -42,7 +42,7 @@ def plan_report(scenario: Scenario, supply: Supply, *, measure: bool) -> dict[st
             found = probe(scenario, gpu=bool(scenario.resources.gpus_per_match))
         except (MatchFailed, UserError) as error:
             report["notes"].append(f"no probe: {error}")
-    return report | _costs(scenario, made, parallel, found)
+    return report | _costs(scenario, made, parallel, report["nodes"], found)
 
 
 def _inside(made: Plan, bundle: int) -> list[dict[str, Any]]:
@@ -98,7 +98,9 @@ def _notes(scenario: Scenario, made: Plan) -> list[str]:
     return notes
 
 
-def _costs(scenario: Scenario, made: Plan, parallel: int, found: Probe | None) -> dict[str, Any]:
+def _costs(
+    scenario: Scenario, made: Plan, parallel: int, nodes: list[dict[str, Any]], found: Probe | None
+) -> dict[str, Any]:
     """Time, disk, object store, and the probe they rest on; each None, with a note, where it cannot be known."""
     costs: dict[str, Any] = {"time": None, "disk": None, "object_store": None, "probe": None, "unknown": []}
     rates = stated_rates(scenario, made)
@@ -121,11 +123,11 @@ def _costs(scenario: Scenario, made: Plan, parallel: int, found: Probe | None) -
         else:
             costs["unknown"].append("disk: of a search it depends on which trials are stopped early")
         factor = found.correction if found else 1.0
-        peak = object_peak(scenario, weights, parallel)
+        busiest = math.ceil(parallel / max(1, sum(node["count"] for node in nodes if node["cpus_taken"])))
         costs["object_store"] = {
-            "peak": round(sum(peak.values()) * factor),
+            "driver": round(object_peak(scenario, weights, parallel) * factor),
+            "node": round(object_peak(scenario, weights, busiest) * factor),
             "measured_over_counted": round(factor, 3) if found else None,
-            "parts": peak,
             "weights": weights.whole,
         }
     except UserError as error:
@@ -162,28 +164,3 @@ def _probed(found: Probe) -> dict[str, Any]:
 
 def _seconds(found: Probe, step: str) -> float:
     return found.steps["before"] + found.steps["after"] if step == "evaluate" else found.steps[step]
-
-
-def size(count: float) -> str:
-    """`3.2 GB`; decimal, as disks are sold."""
-    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count / 1e3:.3g} kB"
-
-
-def seat_text(workers: list[dict[str, Any]]) -> Iterator[str]:
-    """Workers of one bundle; a group's alike are named together: `attacker 0-3 (0.5 CPU, 1 GPU each)`."""
-    runs: list[tuple[str, str, list[int]]] = []
-    for worker in workers:
-        what = amounts({"CPU": worker["cpus"]} | ({"GPU": worker["gpus"]} if worker["gpus"] else {}))
-        if worker["memory"] is not None:
-            what += f", {100 * worker['memory']:.3g} % of its GPU's memory"
-            what += ", takes turns" if worker["takes_turns"] else ""
-        if runs and runs[-1][:2] == (worker["role"], what):
-            runs[-1][2].append(worker["rank"])
-        else:
-            runs.append((worker["role"], what, [worker["rank"]]))
-    for role, what, ranks in runs:
-        name = f"{role} {ranks[0]}" if len(ranks) == 1 else f"{role} {ranks[0]}-{ranks[-1]}"
-        yield f"{name} ({what}{' each' if len(ranks) > 1 else ''})"

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tsdf_ray.game.estimate import span
-from tsdf_ray.game.plan_report import seat_text, size
+from tsdf_ray.game.layout import ROLES
+from tsdf_ray.game.packing import amounts
 
 
 def plan_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -31,10 +32,10 @@ def plan_lines(report: dict[str, Any]) -> Iterator[str]:
         parts = ", ".join(f"{name} {size(count)}" for name, count in report["disk"].items())
         yield f"disk: {size(sum(report['disk'].values()))} ({parts})"
     if report["object_store"]:
-        store = report["object_store"]
-        checked = store["measured_over_counted"]
-        how = "counted from shapes" if checked is None else f"counted from shapes, x {checked:g} as the probe passed on"
-        yield f"object store: {size(store['peak'])} at its peak, over all nodes ({how}); weights {size(store['weights'])}"
+        store, checked = report["object_store"], report["object_store"]["measured_over_counted"]
+        how = "counted from shapes" + ("" if checked is None else f", x {checked:g} as the probe passed on")
+        yield f"object store: at its peak {size(store['driver'])} where the driver is, {size(store['node'])} on a node"
+        yield f"  {how}; the generator alone {size(store['weights'])}"
     for reason in report["unknown"]:
         yield f"unknown: {reason}"
     if report["probe"]:
@@ -42,13 +43,44 @@ def plan_lines(report: dict[str, Any]) -> Iterator[str]:
 
 
 def _bundles(bundles: list[dict[str, Any]]) -> Iterator[str]:
-    """Bundles that look alike are told once."""
-    texts = ["; ".join(seat_text(bundle["workers"])) for bundle in bundles]
-    shown = 4
-    for number, text in enumerate(texts[:shown]):
-        yield f"  bundle {number}: {text}"
-    if len(texts) > shown:
-        yield f"  ... and {len(texts) - shown} more bundles, to {len(texts) - 1}: {texts[-1]}"
+    """Neighbours that look alike are told together: `bundles 0-2: defender 0-2 (...), attacker 0-2 (...)`."""
+    runs: list[tuple[object, list[int]]] = []
+    for number, bundle in enumerate(bundles):
+        looks = [{key: value for key, value in worker.items() if key != "rank"} for worker in bundle["workers"]]
+        if runs and runs[-1][0] == looks:
+            runs[-1][1].append(number)
+        else:
+            runs.append((looks, [number]))
+    for _, numbers in runs:
+        name = f"bundle {numbers[0]}" if len(numbers) == 1 else f"bundles {numbers[0]}-{numbers[-1]}"
+        yield f"  {name}:"
+        workers = [worker for number in numbers for worker in bundles[number]["workers"]]
+        yield from (f"    {text}" for text in _seats(sorted(workers, key=lambda worker: ROLES.index(worker["role"]))))
+
+
+def _seats(workers: list[dict[str, Any]]) -> Iterator[str]:
+    """A group's workers that are alike are named together: `attacker 0-3 (0.5 CPU, 1 GPU each)`."""
+    runs: list[tuple[str, str, list[int]]] = []
+    for worker in workers:
+        what = amounts({"CPU": worker["cpus"]} | ({"GPU": worker["gpus"]} if worker["gpus"] else {}))
+        if worker["memory"] is not None:
+            what += f", {100 * worker['memory']:.3g} % of its GPU's memory"
+            what += ", takes turns" if worker["takes_turns"] else ""
+        if runs and runs[-1][:2] == (worker["role"], what):
+            runs[-1][2].append(worker["rank"])
+        else:
+            runs.append((worker["role"], what, [worker["rank"]]))
+    for role, what, ranks in runs:
+        name = f"{role} {ranks[0]}" if len(ranks) == 1 else f"{role} {ranks[0]}-{ranks[-1]}"
+        yield f"{name}: {what}{' each' if len(ranks) > 1 else ''}"
+
+
+def size(count: float) -> str:
+    """`3.2 GB`; decimal, as disks are sold."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= unit:
+            return f"{count / unit:.3g} {name}"
+    return f"{count / 1e3:.3g} kB"
 
 
 def _time(time: dict[str, Any], piece: str, plural: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ counted operations over the seconds measured; they speak of this machine and no 
 
 from __future__ import annotations
 
+import os
 import pickle
 import platform
 import resource
@@ -22,7 +23,7 @@ from tsdf_ray.game.evaluator import EvaluatorRole
 from tsdf_ray.game.materials import load_materials
 from tsdf_ray.game.passes import match_lines
 from tsdf_ray.game.players import AttackerRole, DefenderRole
-from tsdf_ray.game.sizes import Weights, objects
+from tsdf_ray.game.sizes import Weights, objects, shared_objects
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.scenario import Scenario
 
@@ -44,6 +45,8 @@ class Probe:
     """What measured: device, cores, threads of a role."""
     device: str
     """`cpu` or `cuda`."""
+    busy: bool = False
+    """Others were computing on this machine, so that seconds are of CPU time."""
     seconds: float = 0.0
     """Of the whole probe, loading included."""
     steps: dict[str, float] = field(default_factory=dict)
@@ -57,7 +60,7 @@ class Probe:
     gpu_bytes: int = 0
     """Largest memory on the GPU; 0 on a CPU."""
     counted: int = 0
-    """What `sizes.objects` says of the same small match, in bytes."""
+    """What `sizes` says of the same small match, in bytes."""
 
     @property
     def correction(self) -> float:
@@ -112,7 +115,9 @@ def probe(scenario: Scenario, *, gpu: bool = False) -> Probe:
     game = small(scenario, *_costliest(scenario))
     spec = MatchSpec(game.as_json(), *game.pairs[0], game.seeds[0])
     seat = Seat(device="cuda") if gpu and torch.cuda.is_available() else ALONE
-    found = Probe(f"{spec.defender} against {spec.attacker}", _machine(seat.device, game.threads), seat.device)
+    busy = seat.device == "cpu" and os.getloadavg()[0] > machine_cores() + 1
+    machine = _machine(seat.device, game.threads, busy)
+    found = Probe(f"{spec.defender} against {spec.attacker}", machine, seat.device, busy)
     threads = torch.get_num_threads()
     torch.set_num_threads(game.threads)
     try:
@@ -131,18 +136,22 @@ def _play(spec: MatchSpec, seat: Seat, found: Probe) -> None:
     """The small match, timed; steps that are not slow are made twice and the second counts: the first warms up."""
     materials = load_materials(spec.scenario, spec.seed)
     found.passed["photos"] = passed_bytes(materials.splits)
-    found.passed["weights"] = 2 * passed_bytes(materials.generator)
+    found.passed["weights"] = passed_bytes(materials.generator)
+    found.passed["generator"] = found.passed["weights"]  # G_{r-1}: in round 1 the same
     weights = Weights(
         sum(array.nbytes for array in materials.generator.values()),
         sum(array.nbytes for name, array in materials.generator.items() if name.startswith("generator.")),
     )
-    found.counted = sum(objects(spec.scenario, weights, spec.defender, spec.attacker).values())
+    counted = shared_objects(spec.scenario, weights) | objects(spec.scenario, weights, spec.defender, spec.attacker)
+    found.counted = sum(counted.values())
+
+    clock = _cpu_clock(spec.scenario.threads) if found.busy else time.perf_counter
 
     def timed(step: str, make: Callable[[], T], *, again: bool = True) -> T:
         for _ in range(2 if again else 1):
-            start = time.perf_counter()
+            start = clock()
             made = make()
-            seconds = time.perf_counter() - start
+            seconds = clock() - start
             if seconds > SLOW:
                 break
         found.steps[step] = found.steps.get(step, 0.0) + seconds
@@ -185,10 +194,16 @@ def _costliest(scenario: Scenario) -> tuple[str, str]:
         return scenario.pairs[0]
 
 
-def _machine(device: str, threads: int) -> str:
+def _cpu_clock(threads: int) -> Callable[[], float]:
+    """Seconds that this process would have taken alone: what others take of the cores is not counted."""
+    return lambda: time.process_time() / threads
+
+
+def _machine(device: str, threads: int, busy: bool) -> str:
     import torch
 
     cpu = f"{platform.machine()}, {machine_cores()} cores, {threads} thread{'s' if threads > 1 else ''} per role"
+    cpu += ", busy with other work: CPU time was measured" if busy else ""
     return f"{torch.cuda.get_device_name(0)} ({cpu})" if device == "cuda" else f"CPU ({cpu})"
 
 

@@ -15,6 +15,8 @@ KEPT = 2
 """Checkpoints of a match that stay (store/recorder.py; a test holds both equal)."""
 ROW_BYTES = 60
 """Of the rows of one judged forgery in a Parquet part: 25 to 53 were measured on packaged scenarios."""
+SEEDS = 8
+"""Seeds whose photos stay in the object store (actors/executor.py; a test holds both equal)."""
 REPORT_BYTES = 700_000
 """Of figures and page, for one pair: 500,000 to 650,000 were measured."""
 PICTURES = 6
@@ -69,6 +71,13 @@ def _judged(scenario: Scenario, defender: str, attacker: str) -> int:
     return sum(line.photos for line in match_lines(scenario, defender, attacker) if line.what == "judge")
 
 
+def shared_objects(scenario: Scenario, weights: Weights) -> dict[str, int]:
+    """Bytes that the matches of one seed have in common: they enter the object store once, and every node once."""
+    counts = scenario.faces.counts
+    photos = _photo(scenario) * (counts.defender + counts.attacker + counts.evaluation)
+    return {"photos": photos, "weights": weights.whole}
+
+
 def objects(scenario: Scenario, weights: Weights, defender: str, attacker: str) -> dict[str, int]:
     """Bytes that one match keeps in the object store in its last round, by what they are."""
     photo, counts = _photo(scenario), scenario.faces.counts
@@ -77,8 +86,7 @@ def objects(scenario: Scenario, weights: Weights, defender: str, attacker: str) 
     inner = len(shares) if entry.retrain.mode != "none" else 0
     earlier = scenario.rounds - 1
     return {
-        "photos": photo * (counts.defender + counts.attacker + counts.evaluation),
-        "weights": 2 * weights.whole,  # G_0, and G_{r-1}
+        "generator": weights.whole,
         "learned": 5 * photo,
         "published": photo * (entry.collect.photos + counts.evaluation),
         "prepared": photo * entry.collect.photos,
@@ -89,7 +97,8 @@ def objects(scenario: Scenario, weights: Weights, defender: str, attacker: str) 
     }
 
 
-def object_peak(scenario: Scenario, weights: Weights, parallel: int) -> dict[str, int]:
-    """Of the match that keeps most, times the matches that are played at once."""
-    largest = max((objects(scenario, weights, *pair) for pair in scenario.pairs), key=lambda found: sum(found.values()))
-    return {name: size * parallel for name, size in largest.items()}
+def object_peak(scenario: Scenario, weights: Weights, matches: int) -> int:
+    """Of a node that plays, or whose driver gathers, so many matches at once: what seeds share, and the results of as
+    many matches as the one that keeps most."""
+    shared = sum(shared_objects(scenario, weights).values()) * min(len(scenario.seeds), SEEDS)
+    return shared + matches * max(sum(objects(scenario, weights, *pair).values()) for pair in scenario.pairs)

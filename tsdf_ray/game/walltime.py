@@ -112,12 +112,12 @@ def time_of(scenario: Scenario, plan: Plan, parallel: int, rates: Rates) -> Time
     total, pieces, longest = 0.0, 0, (0.0, dict[str, float]())
     for times, matches in units(scenario):
         each = [step_seconds(match, plan, rates) for match in matches]
-        start = MATCH_START * len(matches)
-        seconds = start + sum(sum(steps.values()) for steps in each)
+        seconds = sum(sum(steps.values()) for steps in each)
         total, pieces = total + times * seconds, pieces + times
         if seconds > longest[0]:
             longest = seconds, {step: sum(steps.get(step, 0.0) for steps in each) for step in ROLE_OF}
-    race = START + max(total / min(parallel, pieces), longest[0])
+    # The actors of a slot start once and serve match after match.
+    race = START + MATCH_START + max(total / min(parallel, pieces), longest[0])
     want = scenario.resources
     gpus = sum(bundle.get("GPU", 0.0) for bundle in plan.bundles) or want.gpus_per_match
     steps = {step: seconds for step, seconds in longest[1].items() if seconds}
