@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,10 @@ from actors.group import GroupCrew, open_store
 from tsdf_ray.crew import SOLO, Crew, Seat
 from tsdf_ray.game.executor import StepEvent, run_step
 from tsdf_ray.game.spec import MatchSpec
+
+
+SHORT_SECONDS = 0.05
+"""A step that took less has left no heap worth giving back."""
 
 
 def _give_memory_back() -> None:
@@ -79,8 +84,10 @@ class RoleActor:
         if self._error is not None:
             raise self._error
         assert self._match is not None, "a step before `become`"
+        began = time.monotonic()
         try:
             result, event = run_step(self._role, self._match, step, round, args, attempt)
         finally:
-            _give_memory_back()
+            if time.monotonic() - began > SHORT_SECONDS:
+                _give_memory_back()
         return (result, event) if self._crew.rank == 0 else (None, None)
