@@ -144,3 +144,12 @@ def test_trials_with_two_seeds_side_by_side(tmp_path: Path) -> None:
     """The roles of one seed make room for those of the next; two trials share the GPU."""
     root = search_on_a_gpu(tmp_path, 0.5, 2, [0, 1])
     says_the_same_in_process(root, tmp_path, 0.5, 2, [0, 1])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_trial_with_a_gpu_for_each_side(tmp_path: Path) -> None:
+    """Every role in its own bundle: one in another's place would leave the attacker waiting for a whole GPU."""
+    root = search_on_a_gpu(tmp_path, 2, 1, [0])
+    assert {event["role"] for event in roles_of(root)} == {"defender", "attacker", "evaluator"}

@@ -30,7 +30,8 @@ def parse_cluster(text: str) -> Supply:
 
 
 def _nodes(part: str) -> list[tuple[float, float]]:
-    count, _, rest = part.rpartition("x")
+    before, _, rest = part.rpartition("x")
+    count = before.strip()
     if (count or rest != part) and not re.fullmatch(r"[1-9]\d{0,5}", count):
         raise _not_understood(part, f"{count!r} is no number of nodes")
     found: dict[str, float] = {}

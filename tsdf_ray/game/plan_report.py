@@ -142,8 +142,8 @@ def _timed(scenario: Scenario, made: Plan, parallel: int, rates: Rates) -> dict[
         "longest_seconds": round(time.match, 1),
         "steps_seconds": {step: round(seconds, 1) for step, seconds in time.steps.items()},
         "race_seconds": round(time.race, 1),
-        "gpu_hours": round(time.gpu_hours, 3),
-        "cpu_hours": round(time.cpu_hours, 3),
+        "gpu_hours": float(f"{time.gpu_hours:.4g}"),
+        "cpu_hours": float(f"{time.cpu_hours:.4g}"),
     }
 
 
