@@ -2,8 +2,8 @@
 
     python fake_gpu.py FOLDER GPUS_PER_MATCH TRIALS SEED [SEED ...]
 
-Starts a Ray of its own with two CPUs and as many GPUs, none of which exists, as a match wants (at least one), and searches into FOLDER/search. Prints what the
-processes of the trial and of its roles reserved.
+Starts a Ray of its own with two CPUs and as many GPUs as a match wants, at least one; none of them exists. Searches
+into FOLDER/search. Prints what the processes of the trial and of its roles reserved.
 """
 
 from __future__ import annotations

@@ -170,7 +170,7 @@ def _sides(counts: dict[str, int], gpus: float) -> tuple[list[tuple[str, ...]], 
             f"attacker that do not take turns (resources.placement spread); raise it to {defenders + attackers}"
         )
     if evaluators <= spare:
-        return [("defender",)] * defenders + [("evaluator",)] * evaluators, attack
+        return [*[("defender",)] * defenders, *[("evaluator",)] * evaluators], attack
     if evaluators > 1:
         raise UserError(
             f"resources.workers.evaluator: {evaluators} workers need GPUs of their own (resources.placement spread); "

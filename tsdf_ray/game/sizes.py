@@ -100,5 +100,5 @@ def objects(scenario: Scenario, weights: Weights, defender: str, attacker: str) 
 def object_peak(scenario: Scenario, weights: Weights, matches: int) -> int:
     """Of a node that plays, or whose driver gathers, so many matches at once: what seeds share, and the results of as
     many matches as the one that keeps most."""
-    shared = sum(shared_objects(scenario, weights).values()) * min(len(scenario.seeds), SEEDS)
+    shared = sum(shared_objects(scenario, weights).values()) * min(len(scenario.seeds), SEEDS, matches)
     return shared + matches * max(sum(objects(scenario, weights, *pair).values()) for pair in scenario.pairs)
