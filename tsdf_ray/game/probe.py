@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.errors import UserError
-from tsdf_ray.game.estimate import machine_cores, match_gflop
+from tsdf_ray.game.estimate import CORE_RATE, machine_cores, match_gflop, span
 from tsdf_ray.game.evaluator import EvaluatorRole
 from tsdf_ray.game.materials import load_materials
 from tsdf_ray.game.passes import match_lines
@@ -31,6 +31,10 @@ JUDGED = 8
 """Photos that are published and judged."""
 STEPS = 2
 """Training steps made."""
+PATIENCE = 60.0
+"""Seconds a probe may take on a CPU by the stated rate. Where whole batches take longer they are cut to `FEW` photos;
+where that takes ten times as long, nothing is measured."""
+FEW = 2
 SLOW = 4.0
 """Seconds from which on a step is not made a second time."""
 T = TypeVar("T")
@@ -68,8 +72,9 @@ class Probe:
         return sum(self.passed.values()) / self.counted if self.counted else 1.0
 
 
-def small(scenario: Scenario, defender: str, attacker: str) -> Scenario:
-    """One round of one match: a batch of each step, all sizes, models and settings of a step as they are."""
+def small(scenario: Scenario, defender: str, attacker: str, most: int | None = None) -> Scenario:
+    """One round of one match: a batch of each step (of at most `most` photos), all else of a step as it is."""
+    judged = min(most or JUDGED, JUDGED)
     content = scenario.model_dump(mode="json")
     content |= {"seeds": content["seeds"][:1], "rounds": 1, "search": None, "resources": {}}
     own, foe = content["defenders"][defender], content["attackers"][attacker]
@@ -77,18 +82,18 @@ def small(scenario: Scenario, defender: str, attacker: str) -> Scenario:
     if "epochs" in own:
         own["epochs"] = 1
     train = foe["retrain"]["train"]
-    train["steps"] = min(train["steps"], STEPS)
+    train |= {"steps": min(train["steps"], STEPS), "batch": min(most or train["batch"], train["batch"])}
     foe["retrain"]["warm_up"] = min(foe["retrain"]["warm_up"], 1)
     # Clean photos: a starved attacker would have no step to measure.
-    collected = max(2 * train["batch"], JUDGED) if foe["retrain"]["mode"] != "none" else JUDGED
-    clean = min(foe["collect"]["own"], 4 * JUDGED)
+    collected = max(2 * train["batch"], judged) if foe["retrain"]["mode"] != "none" else judged
+    clean = min(foe["collect"]["own"], 4 * judged)
     foe["collect"] |= {"photos": collected, "protected": 0.0, "own": clean}
     foe["prepare"]["on_miss"] = "keep"
     _shorten(foe["purify"])
     content["faces"]["counts"] = {
-        "defender": min(scenario.faces.counts.defender, own.get("batch", JUDGED)),
+        "defender": min(scenario.faces.counts.defender, most or own.get("batch", judged)),
         "attacker": collected + clean,
-        "evaluation": min(scenario.faces.counts.evaluation, JUDGED),
+        "evaluation": min(scenario.faces.counts.evaluation, judged),
     }
     content["evaluation"] |= {"decay": [0.0, 1.0], "samples": 1}
     used = [*own["detectors"], *foe["prepare"]["detectors"], *content["evaluation"]["detectors"]]
@@ -112,11 +117,12 @@ def probe(scenario: Scenario, *, gpu: bool = False) -> Probe:
     import torch
 
     began = time.perf_counter()
-    game = small(scenario, *_costliest(scenario))
+    gpu = gpu and torch.cuda.is_available()
+    game, cut = _affordable(scenario, gpu)
     spec = MatchSpec(game.as_json(), *game.pairs[0], game.seeds[0])
-    seat = Seat(device="cuda") if gpu and torch.cuda.is_available() else ALONE
+    seat = Seat(device="cuda") if gpu else ALONE
     busy = seat.device == "cpu" and os.getloadavg()[0] > machine_cores() + 1
-    machine = _machine(seat.device, game.threads, busy)
+    machine = _machine(seat.device, game.threads, busy) + (f"; batches cut to {FEW} photos" if cut else "")
     found = Probe(f"{spec.defender} against {spec.attacker}", machine, seat.device, busy)
     threads = torch.get_num_threads()
     torch.set_num_threads(game.threads)
@@ -130,6 +136,24 @@ def probe(scenario: Scenario, *, gpu: bool = False) -> Probe:
     _rate(game, found)
     found.seconds = time.perf_counter() - began
     return found
+
+
+def _affordable(scenario: Scenario, gpu: bool) -> tuple[Scenario, bool]:
+    """The small match, and whether its batches were cut. Raises UserError when it would take far too long."""
+    pair = _costliest(scenario)
+    whole, few = small(scenario, *pair), small(scenario, *pair, most=FEW)
+    try:
+        seconds, at_least = (
+            2 * match_gflop(game, *game.pairs[0]) / (CORE_RATE * min(game.threads, machine_cores()))
+            for game in (whole, few)
+        )
+    except UserError:  # its cost is not known: it is found out
+        return whole, False
+    if gpu or seconds <= PATIENCE:
+        return whole, False
+    if at_least > 10 * PATIENCE:
+        raise UserError(f"even {FEW} photos of each step take ~{span(at_least)} on this CPU; ask where a GPU is")
+    return few, True
 
 
 def _play(spec: MatchSpec, seat: Seat, found: Probe) -> None:

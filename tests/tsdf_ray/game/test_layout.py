@@ -77,7 +77,7 @@ def test_table(
     strategy: str,
     parallel: int,
 ) -> None:
-    wants = {"cpus_per_match": cpus, "gpus_per_match": gpus, "workers": workers, "placement": placement}
+    wants: dict[str, Any] = {"cpus_per_match": cpus, "gpus_per_match": gpus, "workers": workers, "placement": placement}
     made = plan(scenario(**wants), supply)
     assert [(bundle["CPU"], bundle.get("GPU", 0)) for bundle in made.bundles] == bundles
     assert (made.strategy, made.parallel_matches) == (strategy, parallel)
@@ -189,7 +189,12 @@ def test_what_there_is_to_share() -> None:
 def test_every_plan_can_be_had(
     nodes: list[tuple[int, int]], cpus: float, gpus: float, workers: tuple[int, int, int], placement: str
 ) -> None:
-    wants = {"cpus_per_match": cpus, "gpus_per_match": gpus, "workers": group(*workers), "placement": placement}
+    wants: dict[str, Any] = {
+        "cpus_per_match": cpus,
+        "gpus_per_match": gpus,
+        "workers": group(*workers),
+        "placement": placement,
+    }
     supply = cluster(*nodes)
     try:
         made = plan(scenario(**wants), supply)

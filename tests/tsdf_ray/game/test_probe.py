@@ -8,9 +8,10 @@ import pytest
 
 from actors.executor import LASTING
 from tsdf_ray import api
+from tsdf_ray.errors import UserError
 from tsdf_ray.game.passes import match_lines
 from tsdf_ray.game.plan import Supply, plan
-from tsdf_ray.game.probe import probe, small
+from tsdf_ray.game.probe import _affordable, probe, small
 from tsdf_ray.game.sizes import KEPT, SEEDS, disk, object_peak, weights_of
 from tsdf_ray.game.walltime import ROLE_OF, stated_rates, time_of, with_measured
 from tsdf_ray.scenario import Scenario
@@ -38,6 +39,19 @@ def test_a_small_match_of_every_packaged_scenario_can_be_made() -> None:
     for entry in entries():
         game = Scenario.load(entry.name)
         assert small(game, *game.pairs[-1]).rounds == 1
+
+
+def test_what_would_take_too_long_is_cut_or_left() -> None:
+    assert _affordable(SMOKE, gpu=False) == (small(SMOKE, "tsdf", "mtcnn"), False)
+    wide = ("faces.size=256", "faces.counts.defender=64", "defenders.tsdf.batch=64")
+    large = Scenario.load("smoke", ("generator=stargan-128", *wide))
+    game, cut = _affordable(large, gpu=False)
+    assert cut
+    assert game.faces.counts.defender == game.attackers["mtcnn"].retrain.train.batch == 2
+    assert _affordable(large, gpu=True)[1] is False
+    paper = Scenario.load("paper/persistence")
+    with pytest.raises(UserError, match="even 2 photos of each step take ~"):
+        _affordable(paper, gpu=False)
 
 
 def test_probe_measures_and_its_bytes_are_those_counted() -> None:
