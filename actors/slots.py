@@ -9,7 +9,12 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.util.placement_group import (
+    get_current_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.role import Place, RoleActor
@@ -63,7 +68,10 @@ class Slot:
     def __init__(self, plan: Plan) -> None:
         bundles = [dict(bundle) for bundle in plan.bundles]
         self.reserved = placement_group(bundles, strategy=plan.strategy) if bundles else None
-        self._groups = {name: Group(workers, self.reserved) for name, workers in plan.roles.items()}
+        # Inside a trial: its own reservation holds the plan's bundles, and an actor in another's place would leave no
+        # room for that one.
+        within = self.reserved or get_current_placement_group()
+        self._groups = {name: Group(workers, within) for name, workers in plan.roles.items()}
 
     def group(self, role: type) -> Group:
         """The actors of a role. Roles that the plan does not name sit where the first one does."""
