@@ -28,6 +28,9 @@ POLL_SECONDS = 0.5
 TELL_SECONDS = 5.0
 """How often a wait for resources says what is missing."""
 
+START_SECONDS = 900.0
+"""How long a process may take to start where its resources are there."""
+
 Check = Callable[[], None]
 
 
@@ -127,7 +130,7 @@ class Slots:
 
     def wait(self, slot: Slot, ready: ray.ObjectRef[Any], check: Check) -> None:
         """Wait for something that needs the slot's resources. Raises UserError after `wait_seconds`."""
-        began = told = time.monotonic()
+        began = told = since = time.monotonic()
         plan = self.plan
         with self._guard:
             self._waiting += 1
@@ -135,18 +138,18 @@ class Slots:
             while not ray.wait([ready], timeout=POLL_SECONDS)[0]:
                 check()
                 now = time.monotonic()
-                late = now - began > plan.wait_seconds
-                if not late and now - told < TELL_SECONDS:
+                if now - told < TELL_SECONDS and now - since <= plan.wait_seconds:
                     continue
                 told = now
                 if slot.placed:  # a process takes its time to start
-                    if late:
-                        raise UserError(f"resources.wait_seconds: no process started within {plan.wait_seconds:g} s")
+                    since = now
+                    if now - began > START_SECONDS:
+                        raise UserError(f"no process started within {START_SECONDS:.0f} s; see Ray's logs on its nodes")
                     continue
                 total, free = _nodes()
-                if late:
+                if now - since > plan.wait_seconds:
                     raise waited_too_long(plan.bundles, plan.strategy, total, free, plan.wait_seconds)
-                line = waiting_line(plan.bundles, plan.strategy, total, free, now - began, plan.wait_seconds)
+                line = waiting_line(plan.bundles, plan.strategy, total, free, now - since, plan.wait_seconds)
                 self._journal.note("waiting for resources", line)
         finally:
             with self._guard:

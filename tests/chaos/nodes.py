@@ -56,6 +56,12 @@ class Nodes:
         folder = str(self.folder / str(self._made))
         return self.cluster.add_node(num_cpus=1, object_store_memory=STORE, temp_dir=folder)
 
+    def strike_head(self) -> int:
+        """Kill -9 of the head's control store (GCS): this process ends too, after a while."""
+        pid = int(self.cluster.head_node.all_processes["gcs_server"][0].process.pid)
+        kill(pid)
+        return pid
+
     def strike(self, node_id: str, number: int) -> int:
         """A signal to the raylet of a node."""
         node = next(node for node in self.nodes if node.node_id == node_id)
@@ -65,21 +71,23 @@ class Nodes:
 
 
 class NodeSaboteur(Saboteur):
-    """Strikes the node on which the attacker retrains, in round 1."""
+    """Strikes the node on which the attacker retrains, in round 1; or the head, in round 2."""
 
-    def __init__(self, run: Path, nodes: Nodes, number: int) -> None:
+    def __init__(self, run: Path, nodes: Nodes, number: int, head: bool) -> None:
         super().__init__(run)
-        self._nodes, self._number = nodes, number
+        self._nodes, self._number, self._head = nodes, number, head
         self.struck_at = self.noticed_at = 0.0
 
     def phase(self, match: MatchSpec, round: int, phase: str) -> None:
         """As the match waits for the retraining."""
-        if (round, phase) == (1, "retrain"):
+        if (round, phase) == (2 if self._head else 1, "retrain"):
             seen = self._waited[match.id, round, phase] = self._waited.get((match.id, round, phase), 0) + 1
             if seen == 2:
                 placed = [line for line in events(self._events) if line.get("event") == "role placed"]
                 self.struck_at = time.time()
-                self.struck.append(self._nodes.strike(placed[-1]["node"], self._number))
+                node = placed[-1]["node"]
+                struck = self._nodes.strike_head() if self._head else self._nodes.strike(node, self._number)
+                self.struck.append(struck)
 
     def note(self, text: str) -> None:
         """Kept."""
@@ -92,8 +100,8 @@ def main() -> None:
     """See the module."""
     case, folder = sys.argv[1], Path(sys.argv[2])
     run = folder / "run"
-    nodes = Nodes(1 if case in {"no-spare", "added-later"} else 2)
-    saboteur = NodeSaboteur(run, nodes, signal.SIGSTOP if case == "stopped" else signal.SIGKILL)
+    nodes = Nodes(1 if case in {"no-spare", "added-later", "head"} else 2)
+    saboteur = NodeSaboteur(run, nodes, signal.SIGSTOP if case == "stopped" else signal.SIGKILL, case == "head")
     wait = 8 if case == "no-spare" else 120
     outcome: dict[str, Any] = {}
     if case == "added-later":

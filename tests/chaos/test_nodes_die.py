@@ -26,17 +26,22 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def on_nodes(case: str, folder: Path) -> dict[str, Any]:
-    """What a case printed."""
+def run_nodes(case: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A case, to its end."""
     places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, str(SCRIPT), case, str(folder)],
         capture_output=True,
         text=True,
         timeout=500,
         check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places)},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"},
     )
+
+
+def on_nodes(case: str, folder: Path) -> dict[str, Any]:
+    """What a case printed."""
+    done = run_nodes(case, folder)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert lines, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(lines[-1])
@@ -78,4 +83,14 @@ def test_a_node_that_stops_answering(tmp_path: Path, unbroken: Path) -> None:
     """SIGSTOP of its raylet: it is given up; when it wakes, nobody listens to it."""
     found = on_nodes("stopped", tmp_path)
     assert found["status"] == "complete", found
+    same_result(tmp_path / "run", unbroken)
+
+
+@pytest.mark.slow
+def test_the_head_dies(tmp_path: Path, unbroken: Path) -> None:
+    """The driver cannot go on without it, and ends; the run goes on elsewhere after its last finished round."""
+    done = run_nodes("head", tmp_path)
+    assert done.returncode != 0
+    assert len((tmp_path / "run" / "manifest.jsonl").read_text().splitlines()) == 1
+    assert api.resume(tmp_path / "run", executor="inprocess", report=False).status == "complete"
     same_result(tmp_path / "run", unbroken)
