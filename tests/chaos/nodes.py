@@ -15,8 +15,8 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -104,17 +104,16 @@ def main() -> None:
     saboteur = NodeSaboteur(run, nodes, signal.SIGSTOP if case == "stopped" else signal.SIGKILL, case == "head")
     wait = 8 if case == "no-spare" else 120
     outcome: dict[str, Any] = {}
-    if case == "added-later":
-
-        def add() -> None:
-            while not saboteur.struck:
+    with ThreadPoolExecutor(1) as thread:  # Ray starts nodes in the main thread alone
+        game = small_game(f"resources.wait_seconds={wait}")
+        playing = thread.submit(api.play, game, run, progress=saboteur, report=False)
+        if case == "added-later":
+            while not saboteur.noticed_at:
                 time.sleep(0.1)
-            time.sleep(5)
+            time.sleep(6)
             nodes.nodes.append(nodes.add())
-
-        threading.Thread(target=add, daemon=True).start()
     try:
-        played = api.play(small_game(f"resources.wait_seconds={wait}"), run, progress=saboteur, report=False)
+        played = playing.result()
         outcome = {"status": played.status, "failed": played.info["failed"]}
     except (UserError, Stopped) as error:
         outcome = {"status": type(error).__name__, "failed": {"": str(error)}}
