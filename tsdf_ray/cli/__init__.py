@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli import doctor, play, pretrain, protect, report, resume, scenarios, tune, weights
+from tsdf_ray.cli import doctor, nodes, play, pretrain, protect, report, resume, scenarios, submit, tune, weights
 from tsdf_ray.cli.group import Commands
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app = typer.Typer(
 app.command("play")(play.play)
 app.command("tune")(tune.tune)
 app.command("resume")(resume.resume)
+app.command("submit")(submit.submit)
+app.command("nodes")(nodes.nodes)
 app.command("report")(report.report)
 app.add_typer(scenarios.app, name="scenarios")
 app.command("protect")(protect.protect)
