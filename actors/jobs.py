@@ -51,16 +51,16 @@ class RayJobs:
             with _address_in_environment(address):
                 self._client = _Client(address)
 
-    def find(self, id: str) -> Job | None:
-        """The job called `id`, None when there is none."""
+    def find(self, name: str) -> Job | None:
+        """The job called `name`, None when there is none."""
         with self._named():
             try:
-                info = self._client.get_job_info(id)
+                info = self._client.get_job_info(name)
             except RuntimeError as error:
                 if "status code 404" in str(error):
                     return None
                 raise
-        return Job(id, STATES[info.status], info.driver_exit_code, info.message or "")
+        return Job(name, STATES[info.status], info.driver_exit_code, info.message or "")
 
     def submit(self, order: Order) -> None:
         """Hand a job in; one of that name that is there already stays as it is."""
@@ -78,10 +78,10 @@ class RayJobs:
                 if self.find(order.id) is None:
                     raise
 
-    def log(self, id: str) -> str:
+    def log(self, name: str) -> str:
         """What the job has printed so far; empty before it runs."""
         with self._named():
-            return str(self._client.get_job_logs(id))
+            return str(self._client.get_job_logs(name))
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tsdf_ray.errors import UserError
 
-REMEDY = "put the cluster's token in RAY_AUTH_TOKEN, or the path of its file in RAY_AUTH_TOKEN_PATH (RAY_AUTH_MODE=token)"
+REMEDY = (
+    "put the cluster's token in RAY_AUTH_TOKEN, or the path of its file in RAY_AUTH_TOKEN_PATH (RAY_AUTH_MODE=token)"
+)
 
 
 def source() -> str | None:

@@ -47,7 +47,7 @@ class Job:
 
     @property
     def code(self) -> int:
-        """Exit code for whoever waited: the job's own; 143 when it was asked to stop, 128 + N when signal N ended it."""
+        """Exit code for whoever waited: the job's own; 143 when it was asked to stop, 128 + N after signal N."""
         if self.state == "stopped":
             return 143
         if self.exit_code is None:
@@ -69,12 +69,12 @@ class Order:
 class Jobs(Protocol):
     """The jobs of one cluster. Every call raises UserError (no token, a wrong one) or NoAnswer."""
 
-    def find(self, id: str) -> Job | None: ...
+    def find(self, name: str) -> Job | None: ...
     def submit(self, order: Order) -> None: ...
-    def log(self, id: str) -> str: ...
+    def log(self, name: str) -> str: ...
 
 
-def make_order(game: Scenario, out: str, id: str | None = None, *, report: bool = True) -> Order:
+def make_order(game: Scenario, out: str, name: str | None = None, *, report: bool = True) -> Order:
     """The job that plays `game` into `out`, or goes on with it there; by default named after both.
 
     `out` is a path or URI the cluster's nodes share. The scenario travels with its defaults filled in, so that the
@@ -82,11 +82,11 @@ def make_order(game: Scenario, out: str, id: str | None = None, *, report: bool 
     """
     if not out.startswith("/") and "://" not in out:
         raise UserError(f"--out {out}: the job runs elsewhere; give an absolute path or URI that its nodes share")
-    if id is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", id):
-        raise UserError(f"--submission-id {id}: use up to 100 letters, digits, `-`, `_` and `.`")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise UserError(f"--submission-id {name}: use up to 100 letters, digits, `-`, `_` and `.`")
     command = ["tsdf-ray", "play", SCENARIO_FILE, "--out", out, "--resume", "--log-summary"]
     return Order(
-        id or submission_id(game.digest, out),
+        name or submission_id(game.digest, out),
         shlex.join(command if report else [*command, "--no-report"]),
         game.as_yaml(),
         {"scenario": game.name, "digest": game.digest, "out": out},
@@ -98,12 +98,12 @@ def submission_id(digest: str, out: str) -> str:
     return f"tsdf-{hashlib.sha256(f'{digest} {out}'.encode()).hexdigest()[:16]}"
 
 
-def latest(jobs: Jobs, id: str) -> tuple[Job | None, str]:
-    """The last of the jobs `id`, `id-2`, `id-3`, ... and the name the next one would have."""
-    found, name, number = None, id, 1
+def latest(jobs: Jobs, first: str) -> tuple[Job | None, str]:
+    """The last of the jobs `first`, `first-2`, `first-3`, ... and the name the next one would have."""
+    found, name, number = None, first, 1
     while (job := jobs.find(name)) is not None:
         found, number = job, number + 1
-        name = f"{id}-{number}"
+        name = f"{first}-{number}"
     return found, name
 
 
@@ -128,17 +128,24 @@ def outcome_in(log: str) -> Outcome | None:
         if line.startswith(SUMMARY_MARK):
             try:
                 content = json.loads(line.removeprefix(SUMMARY_MARK))
-                return Outcome(content["place"], content["page"], content["pairs"], content["failed"])
-            except (ValueError, KeyError, TypeError):
+                page = content["page"] and printable(content["page"])
+                failed = {printable(match): printable(reason) for match, reason in content["failed"].items()}
+                return Outcome(printable(content["place"]), page, content["pairs"], failed)
+            except (ValueError, KeyError, TypeError, AttributeError):
                 return None
     return None
 
 
 def plain_lines(log: str) -> Iterator[str]:
-    """The log's lines for people: without the result's, and without control characters, for it comes from outside."""
+    """The log's lines for people, without the result's."""
     for line in log.splitlines():
         if line.strip() and not line.startswith(SUMMARY_MARK):
-            yield "".join(c if c.isprintable() else " " for c in line)
+            yield printable(line)
+
+
+def printable(text: str) -> str:
+    """A log comes from outside: no control character but the end of a line reaches the terminal."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def progress_in(log: str) -> list[str]:

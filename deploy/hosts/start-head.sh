@@ -1,5 +1,6 @@
 #!/bin/bash
 # The head of a Ray cluster on a few machines of your own, in the foreground (tmux, systemd, nohup): Ctrl-C ends it.
+# tsdf-ray is installed on all of them, the same version, and on PATH where these scripts are started.
 #
 #   head$    deploy/hosts/start-head.sh
 #   head$    scp -p ~/.tsdf-ray/token WORKER:.tsdf-ray/token         # for each worker

@@ -85,12 +85,12 @@ def test_whoever_waits_may_leave_and_the_job_can_be_stopped_and_taken_up(head: H
     assert waiting.returncode == 130
     assert "goes on; the same command waits for it again" in said
     assert "Traceback" not in said
-    id = said.split("job ")[1].split(":")[0]
+    name = said.split("job ")[1].split(":")[0]
     attached = submit(head, out, *long, "--no-wait")
     assert "is there already (running)" in attached.stderr
 
     stopped = subprocess.run(
-        ["ray", "job", "stop", "--address", head.dashboard, id],
+        ["ray", "job", "stop", "--address", head.dashboard, name],
         env=head.environment(), capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert stopped.returncode == 0, stopped.stderr
@@ -109,14 +109,14 @@ def test_whoever_waits_may_leave_and_the_job_can_be_stopped_and_taken_up(head: H
 
     again = submit(head, out, *long, "--again", "--no-wait")
     assert again.returncode == 0, again.stderr
-    assert f"job {id}-2: submitted" in again.stderr
+    assert f"job {name}-2: submitted" in again.stderr
     until = time.monotonic() + 240
     while len((out / "manifest.jsonl").read_text().splitlines()) <= rounds:
         assert time.monotonic() < until
         time.sleep(0.2)
     first = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["round"] for line in first] == list(range(1, len(first) + 1))
-    subprocess.run(["ray", "job", "stop", "--address", head.dashboard, f"{id}-2"], env=head.environment(), check=True)
+    subprocess.run(["ray", "job", "stop", "--address", head.dashboard, f"{name}-2"], env=head.environment(), check=True)
 
 
 @pytest.mark.slow

@@ -156,14 +156,12 @@ def test_the_image() -> None:
     kept = {line[1:] for line in (templates.DEPLOY / "Dockerfile.dockerignore").read_text().split() if line[0] == "!"}
     assert kept == copied
     found = (templates.ROOT / "pyproject.toml").read_text()
-    packages = re.search(r'include = \[(.*?)\]', found)
+    packages = re.search(r"include = \[(.*?)\]", found)
     assert packages is not None
     assert {name.strip(' "*') for name in packages.group(1).split(",")} <= copied
 
 
-@pytest.mark.parametrize(
-    "path", [*templates.TEMPLATES, *PAGES], ids=names([*templates.TEMPLATES, *PAGES])
-)
+@pytest.mark.parametrize("path", [*templates.TEMPLATES, *PAGES], ids=names([*templates.TEMPLATES, *PAGES]))
 def test_every_command_shown_can_be_parsed(path: Path) -> None:
     group = typer.main.get_command(app)
     shown = [words for words in templates.commands(path) if words[1] in group.commands]  # type: ignore[attr-defined]

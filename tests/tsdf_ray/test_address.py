@@ -45,7 +45,7 @@ def test_where_jobs_go(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--address: say where"):
         jobs_address(None)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(UserError, match="RAY_ADDRESS 10.0.0.1:6379: jobs go to"):
+    with pytest.raises(UserError, match=r"RAY_ADDRESS 10\.0\.0\.1:6379: jobs go to"):
         jobs_address(None)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265/")
     assert jobs_address(None) == "http://head:8265"

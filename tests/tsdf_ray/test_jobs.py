@@ -32,14 +32,16 @@ def test_the_scenario_travels_as_it_is_played(tmp_path: Path) -> None:
     assert Scenario.load(tmp_path / "scenario.yaml").digest == GAME.digest
 
 
-@pytest.mark.parametrize(("out", "id", "words"), [("runs/a", None, "--out runs/a"), ("/a", "a/b", "--submission-id")])
-def test_mistakes(out: str, id: str | None, words: str) -> None:
+@pytest.mark.parametrize(("out", "name", "words"), [("runs/a", None, "--out runs/a"), ("/a", "a/b", "--submission-id")])
+def test_mistakes(out: str, name: str | None, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        make_order(GAME, out, id)
+        make_order(GAME, out, name)
 
 
 def test_the_result_is_found_in_the_log() -> None:
-    log = f"Running entrypoint\nm: round 1/2: 3.0 s, left: 3 s\n{OUTCOME.line()}\nm: failed in round 2/2\nlast \x1b[2J\n"
+    log = (
+        f"Running entrypoint\nm: round 1/2: 3.0 s, left: 3 s\n{OUTCOME.line()}\nm: failed in round 2/2\nlast \x1b[2J\n"
+    )
     assert outcome_in(log) == OUTCOME
     assert outcome_in("nothing\n") is None
     assert outcome_in("tsdf-ray summary: {broken\n") is None
@@ -73,8 +75,8 @@ def test_the_latest_of_several_tries() -> None:
         def __init__(self, *ids: str) -> None:
             self.ids = ids
 
-        def find(self, id: str) -> Job | None:
-            return Job(id, "failed", 1) if id in self.ids else None
+        def find(self, name: str) -> Job | None:
+            return Job(name, "failed", 1) if name in self.ids else None
 
     assert latest(Known(), "a") == (None, "a")  # type: ignore[arg-type]
     job, name = latest(Known("a", "a-2"), "a")  # type: ignore[arg-type]

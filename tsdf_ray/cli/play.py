@@ -22,7 +22,9 @@ def play(
     executor: ExecutorOption = "ray",
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on when --out is a run of this scenario already.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on when --out is a run of this scenario already.")
+    ] = False,
     log_summary: Annotated[
         bool, typer.Option("--log-summary", help="At the end, also print the result as one line for `submit`.")
     ] = False,

@@ -78,9 +78,9 @@ def submit(
 
 
 def _wait(
-    jobs: Jobs, id: str, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+    jobs: Jobs, name: str, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
 ) -> Job:
-    """Until the job has ended, with one line of progress. Raises NoAnswer after `PATIENCE_SECONDS` without an answer."""
+    """Until the job has ended, with one line of progress. Raises NoAnswer after `PATIENCE_SECONDS` of silence."""
     from tsdf_ray.cli.job_progress import make_job_progress
     from tsdf_ray.jobs import NoAnswer
 
@@ -89,10 +89,12 @@ def _wait(
         while True:
             now = clock()
             try:
-                job = jobs.find(id)
+                job = jobs.find(name)
                 if job is None:
-                    raise leave(FAILED, f"job {id}: the cluster knows it no more; its head may have been started anew")
-                progress.show(job, "" if job.state == "waiting" else jobs.log(id))
+                    raise leave(
+                        FAILED, f"job {name}: the cluster knows it no more; its head may have been started anew"
+                    )
+                progress.show(job, "" if job.state == "waiting" else jobs.log(name))
                 answered = now
                 if job.ended:
                     return job

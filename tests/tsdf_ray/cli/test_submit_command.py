@@ -32,18 +32,18 @@ class FakeJobs:
         self.orders: list[Order] = []
         self.known: dict[str, Job] = {}
 
-    def find(self, id: str) -> Job | None:
-        if id not in {order.id for order in self.orders}:
-            return self.known.get(id)
+    def find(self, name: str) -> Job | None:
+        if name not in {order.id for order in self.orders}:
+            return self.known.get(name)
         state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         if isinstance(state, Exception):
             raise state
-        return Job(id, state.state, state.exit_code, state.message)
+        return Job(name, state.state, state.exit_code, state.message)
 
     def submit(self, order: Order) -> None:
         self.orders.append(order)
 
-    def log(self, id: str) -> str:
+    def log(self, name: str) -> str:
         return self.text
 
 
@@ -144,7 +144,7 @@ def test_a_silent_cluster_is_asked_again(run: Callable[..., Any], monkeypatch: p
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_waiting(run: Callable[..., Any], number: signal.Signals, code: int) -> None:
     class Signalled(FakeJobs):
-        def log(self, id: str) -> str:
+        def log(self, name: str) -> str:
             os.kill(os.getpid(), number)
             return ""
 
