@@ -38,7 +38,7 @@ def use_token() -> None:
     if os.environ.get("RAY_AUTH_MODE") is not None or source() is None:
         return
     os.environ["RAY_AUTH_MODE"] = "token"
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     # Ray reads the environment when it is imported.
     Config.initialize("")

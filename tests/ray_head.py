@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +26,8 @@ SMALL = (
 )
 """Changes that make scenario `smoke` a matter of seconds."""
 SET = tuple(word for change in SMALL for word in ("--set", change))
+LONG = ("--set", "rounds=12", "--set", "faces.counts={defender: 8, attacker: 96, evaluation: 6}")
+"""After `SET`: long enough to be interrupted."""
 
 
 def free_ports(count: int) -> list[int]:
@@ -69,14 +72,14 @@ def short_folder() -> Path:
 
 
 def ended(process: subprocess.Popen[bytes] | subprocess.Popen[str]) -> None:
-    """SIGTERM to a process we started, and SIGKILL when that does not help."""
+    """SIGTERM to a process we started in a session of its own, and SIGKILL to all of it when that does not help."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(20)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from typing import Any
 import deploy_commands as templates
 import pytest
 import yaml
-from ray_head import SET, Head, ended, environment, free_ports, running_head, short_folder
+from ray_head import LONG, SET, Head, ended, environment, free_ports, running_head, short_folder
 
 from tsdf_ray.store.run import Run
 
@@ -169,9 +169,10 @@ def test_slurm(tmp_path: Path) -> None:
     def log(process: subprocess.Popen[str]) -> str:
         return process.communicate(timeout=WAIT)[0]
 
-    job = start(7001, "--set", "rounds=30", "--no-report")
+    job = start(7001, *LONG, "--no-report")
     try:
         until(lambda: rounds(out) > 0 or job.poll() is not None, "no round was played")
+        assert job.poll() is None, log(job)
         (token,) = state.iterdir()
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
         assert stat.S_IMODE(state.stat().st_mode) == 0o700
@@ -181,13 +182,13 @@ def test_slurm(tmp_path: Path) -> None:
         assert job.returncode == 143, said
         assert "2 node(s): 2 CPUs" in said
         assert Run(out).status == "stopped"
-        assert 0 < rounds(out) < 30
+        assert 0 < rounds(out) < 12
         assert asked.read_text() == "requeue 7001\n"
         assert list(state.iterdir()) == [], "the token outlives the job"
 
         # Queued again, with the same command, and let run until it has gone on.
         before = rounds(out)
-        job = start(7002, "--set", "rounds=30", "--no-report")
+        job = start(7002, *LONG, "--no-report")
         until(lambda: rounds(out) > before or job.poll() is not None, "it does not go on")
         os.kill(job.pid, signal.SIGTERM)
         assert "2 node(s)" in log(job)
