@@ -6,9 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 
-import ray
-
-from actors.cluster import Connection, connect
+from actors.cluster import Connection, connect, supply_now
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
 
@@ -27,13 +25,12 @@ def wait_for_nodes(address: str, nodes: int, seconds: float, tell: Callable[[str
         while True:
             try:
                 connection = connection or _joined(address)
-                alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-                missing = f"{len(alive)} of {nodes} nodes are there"
+                supply = supply_now()
+                if len(supply.nodes) >= nodes:
+                    return supply
+                missing = f"{len(supply.nodes)} of {nodes} nodes are there"
             except UserError as error:
-                alive, missing = [], str(error)
-            if connection is not None and len(alive) >= nodes:
-                each = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
-                return Supply(sum(cpus for cpus, _ in each), sum(gpus for _, gpus in each), each)
+                missing = str(error)
             now = time.monotonic()
             if now >= until:
                 raise UserError(f"--timeout: after {seconds:g} s {missing}; look at the nodes' own logs")

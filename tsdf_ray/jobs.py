@@ -22,7 +22,8 @@ SCENARIO_FILE = "scenario.yaml"
 """In the job's working folder, which holds nothing else."""
 SUMMARY_MARK = "tsdf-ray summary: "
 """Begins the line of a job's log that carries the result; shared or object storage may not be reachable from here."""
-PROGRESS = re.compile(r"^\S+: (round \d+/\d+: .*|failed in round \d+/\d+)$")
+NOISE = re.compile(r"^(\[?\d{4}-\d\d-\d\d|\(|\s|Traceback)")
+"""Lines of a log that are Ray's, or part of a traceback."""
 
 State = Literal["waiting", "running", "succeeded", "failed", "stopped"]
 
@@ -149,5 +150,7 @@ def printable(text: str) -> str:
 
 
 def progress_in(log: str) -> list[str]:
-    """The lines that say how far the race is (cli/progress.py prints them where there is no terminal)."""
-    return [line for line in plain_lines(log) if PROGRESS.match(line)]
+    """What `play` tells while it plays: rounds that ended, and what it waits for (cli/progress.py)."""
+    before, begun, after = log.partition("Running entrypoint for job ")
+    lines = (after if begun else before).split(SUMMARY_MARK, 1)[0].splitlines()[bool(begun) :]
+    return [printable(line) for line in lines if line.strip() and not NOISE.match(line)]

@@ -40,13 +40,19 @@ def test_mistakes(out: str, name: str | None, words: str) -> None:
 
 def test_the_result_is_found_in_the_log() -> None:
     log = (
-        f"Running entrypoint\nm: round 1/2: 3.0 s, left: 3 s\n{OUTCOME.line()}\nm: failed in round 2/2\nlast \x1b[2J\n"
+        "2026-01-01 00:00:00,000 INFO job_manager.py:581 -- Runtime env is setting up.\n"
+        "Running entrypoint for job a: tsdf-ray play\n"
+        "m: round 1/2: 3.0 s, left: 3 s\n[2026-01-01 00:00:00,000 W 1 1] of Ray's\n(raylet) as well\n"
+        "waiting for resources: 8 GPUs\n"
+        f"m: failed in round 2/2\n{OUTCOME.line()}\nlast \x1b[2J\n"
     )
     assert outcome_in(log) == OUTCOME
     assert outcome_in("nothing\n") is None
     assert outcome_in("tsdf-ray summary: {broken\n") is None
     assert outcome_in('tsdf-ray summary: {"place": "/x"}\n') is None
-    assert progress_in(log) == ["m: round 1/2: 3.0 s, left: 3 s", "m: failed in round 2/2"]
+    told = ["m: round 1/2: 3.0 s, left: 3 s", "waiting for resources: 8 GPUs", "m: failed in round 2/2"]
+    assert progress_in(log) == told
+    assert progress_in("m: round 1/2\n") == ["m: round 1/2"]
     lines = list(plain_lines(log))
     assert lines[-1] == "last  [2J"
     assert not any("summary" in line for line in lines)

@@ -16,8 +16,8 @@ def nodes(
 ) -> None:
     """List the nodes of a cluster, or wait for them."""
     from tsdf_ray.address import cluster_address
-    from tsdf_ray.clusters import wait_for_nodes
     from tsdf_ray.errors import UserError
+    from tsdf_ray.remote import wait_for_nodes
 
     joined = cluster_address(address)
     if joined is None:

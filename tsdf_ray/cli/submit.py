@@ -51,8 +51,8 @@ def submit(
     The same call twice is one job: the second waits for it, or shows how it ended.
     """
     from tsdf_ray.address import jobs_address
-    from tsdf_ray.clusters import jobs_at
     from tsdf_ray.jobs import Order, latest, make_order
+    from tsdf_ray.remote import jobs_at
     from tsdf_ray.scenario import Scenario
 
     where = jobs_address(address)

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tsdf_ray import clusters
+from tsdf_ray import remote
 from tsdf_ray.cli import app, submit
 from tsdf_ray.cli.job_progress import LiveJob, PlainJob
 from tsdf_ray.errors import UserError
@@ -56,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     monkeypatch.setattr(submit, "POLL_SECONDS", (0.0, 0.0))
 
     def call(jobs: FakeJobs, *words: str) -> Any:
-        monkeypatch.setattr(clusters, "jobs_at", lambda address: jobs)
+        monkeypatch.setattr(remote, "jobs_at", lambda address: jobs)
         command = ["submit", "smoke", "--address", "http://head:8265", "--out", "/runs/a", *words]
         return CliRunner().invoke(app, command)
 

@@ -26,6 +26,7 @@ SURFACE = {
         "--set",
         "scenario",
     ],
+    "plan": ["--address", "--cluster", "--json", "--no-probe", "--probe", "--set", "scenario"],
     "tune": ["--address", "--log", "--no-report", "--out", "--report", "--set", "scenario"],
     "resume": ["--address", "--executor", "--log", "--no-report", "--report", "run"],
     "submit": [
@@ -110,7 +111,7 @@ def test_every_command_explains_itself(command: str) -> None:
     assert result.exit_code == 0
     assert "Usage:" in result.output
     for name in SURFACE.get(command, []):
-        if name.startswith("--") and name != "--no-report":
+        if name.startswith("--") and name not in {"--no-report", "--no-probe"}:
             assert name in result.output
 
 
