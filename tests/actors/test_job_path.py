@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -151,8 +150,3 @@ def test_commands_join_by_ray_address(head: Head, tmp_path: Path) -> None:
     assert "refuses our token" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "no").exists()
-
-
-def test_nothing_of_the_suite_leaks_into_the_environment(head: Head) -> None:
-    assert os.environ["RAY_AUTH_MODE"] == "disabled"
-    assert "RAY_ADDRESS" not in os.environ
