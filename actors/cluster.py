@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
+from actors.token import REMEDY, use_token
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
 from tsdf_ray.game.supply import local_supply
@@ -45,12 +47,17 @@ def connect(address: str | None) -> Connection:
         return Connection(owned=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        use_token()
         try:
             with _handler_kept():
                 ray.init(address=address, **options)
+        except AuthenticationError as error:
+            raise UserError(f"--address {address}: the cluster wants a token, and there is none; {REMEDY}") from error
         except (ConnectionError, RuntimeError, ValueError) as error:
+            # Ray says no more when a cluster refuses a token.
             raise UserError(
-                f"--address {address}: no cluster answers there ({error}); start one or leave --address out"
+                f"--address {address}: no cluster answers there ({error}), or it refuses our token; start one or leave "
+                f"--address and RAY_ADDRESS out, or {REMEDY}"
             ) from error
     else:
         with _handler_kept():

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from tsdf_ray.address import cluster_address
+from tsdf_ray.begun import begun_run
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, StepEvent, make_executor
@@ -45,13 +47,24 @@ def play(
     address: str | None = None,
     progress: Progress | None = None,
     report: bool = True,
+    go_on: bool = False,
 ) -> Run:
     """Play every defender of a scenario against every attacker, once per seed, and report.
 
     `scenario` is a packaged name, a file, or a `Scenario`; `out` a folder that does not exist yet (default:
-    runs/NAME-TIME); `changes` are `dotted.key=value`. Raises UserError before anything is written, and Stopped after
-    SIGINT or SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
+    runs/NAME-TIME); `changes` are `dotted.key=value`; `address` a Ray cluster (default: RAY_ADDRESS, else a local
+    one). With `go_on`, `out` may be a run of the same scenario: what it lacks is played, and a complete one is returned
+    as it is. Raises UserError before anything is written, and Stopped after SIGINT or SIGTERM (when the command line's
+    handlers are set). Matches that fail are named in `run.info["failed"]`.
     """
+    if go_on:
+        scenario = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
+        earlier = begun_run(scenario, out)
+        if earlier is not None and out is not None:
+            if earlier.status == "complete":
+                return earlier
+            return resume(out, executor=executor, address=address, progress=progress, report=report)
+    address = cluster_address(address, executor)
     game, root = _begin(scenario, out, changes)
     layout = ready(game, supply_of(executor, address), plan)
     first = load_materials(game, game.seeds[0])
@@ -77,6 +90,7 @@ def tune(
     As `play`; `loggers` are `mlflow=URI` and `wandb=PROJECT`, beside TensorBoard in DIR/tune. The run's
     `info["status"]` is `failed` when no trial could be completed. `progress`: see `cli/search_progress.py`.
     """
+    address = cluster_address(address)
     game, root = _begin(scenario, out, changes)
     engine = _engine()
     needed = engine.ready(game, address, loggers)
@@ -127,6 +141,7 @@ def resume(
     The tables of a run equal those of an unbroken one. Raises UserError when `path` is no run, is held by another
     process, or a file it needs was changed. `executor` is for runs, `loggers` for searches.
     """
+    address = cluster_address(address, executor)
     run, game = RunDirectory.open(Path(path))
     if run.info().get("kind") == "search":
         engine = _engine()

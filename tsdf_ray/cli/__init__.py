@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli import doctor, plan, play, pretrain, protect, report, resume, scenarios, tune, weights
+from tsdf_ray.cli import (
+    doctor,
+    nodes,
+    plan,
+    play,
+    pretrain,
+    protect,
+    report,
+    resume,
+    scenarios,
+    submit,
+    tune,
+    weights,
+)
 from tsdf_ray.cli.group import Commands
 
 app = typer.Typer(
@@ -28,6 +41,8 @@ app.command("play")(play.play)
 app.command("plan")(plan.plan)
 app.command("tune")(tune.tune)
 app.command("resume")(resume.resume)
+app.command("submit")(submit.submit)
+app.command("nodes")(nodes.nodes)
 app.command("report")(report.report)
 app.add_typer(scenarios.app, name="scenarios")
 app.command("protect")(protect.protect)

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tsdf_ray.cli.group import FAILED, leave
+from tsdf_ray.jobs import Outcome
 
 if TYPE_CHECKING:
     from tsdf_ray.store.run import Run
@@ -22,24 +23,35 @@ COLUMNS = {
 }
 
 
+def of(run: Run) -> Outcome:
+    """What is shown of a run that has ended."""
+    page = run.path / "report.html"
+    place = str(run.path)
+    failed: dict[str, str] = run.info.get("failed", {})
+    return Outcome(place, str(page) if page.exists() else None, run.summary["pairs"], failed)
+
+
 def show(run: Run) -> None:
     """Print the summary and the report's place. Exits with 1 when a match failed."""
+    show_outcome(of(run))
+
+
+def show_outcome(found: Outcome) -> None:
+    """As `show`, for a run that may lie elsewhere."""
     # `Text`: square brackets in a plain string are markup to rich.
     table = Table(title=Text("after the last round, 95 % [low, high]"), box=None, padding=(0, 2), title_justify="left")
     table.add_column("defender/attacker", overflow="fold")
     for title in COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
-    for pair, metrics in run.summary["pairs"].items():
+    for pair, metrics in found.pairs.items():
         cells = [cell(metrics.get(name), interval=name == "protection") for name in COLUMNS.values()]
         table.add_row(Text(pair), *map(Text, cells))
     table_console().print(table)
-    page = run.path / "report.html"
-    typer.echo(f"report: {page}" if page.exists() else f"run: {run.path}")
-    failed: dict[str, str] = run.info.get("failed", {})
-    if failed:
-        reasons = "\n".join(f"{match}: {reason}" for match, reason in failed.items())
-        again = f"`tsdf-ray resume {run.path}` plays them again"
-        raise leave(FAILED, f"{len(failed)} match(es) failed:\n{reasons}\n{again}")
+    typer.echo(f"report: {found.page}" if found.page else f"run: {found.place}")
+    if found.failed:
+        reasons = "\n".join(f"{match}: {reason}" for match, reason in found.failed.items())
+        again = f"`tsdf-ray resume {found.place}` plays them again"
+        raise leave(FAILED, f"{len(found.failed)} match(es) failed:\n{reasons}\n{again}")
 
 
 def show_search(run: Run) -> None:

@@ -32,7 +32,11 @@ def plan(
         typer.Option("--probe/--no-probe", help="Measure one batch on this machine, where the weights are at hand."),
     ] = True,
 ) -> None:
-    """Who would run where, what that takes, and what does not fit. Without --address and --cluster: on this machine."""
+    """Who would run where, what that takes, and what does not fit.
+
+    Without --address, --cluster and RAY_ADDRESS: on this machine.
+    """
+    from tsdf_ray.address import cluster_address
     from tsdf_ray.game.clusters import parse_cluster
     from tsdf_ray.game.plan_report import plan_report
     from tsdf_ray.game.plan_text import plan_lines
@@ -43,7 +47,8 @@ def plan(
     if cluster is not None:
         supply = parse_cluster(cluster)
     else:
-        supply = supply_of("inprocess" if address is None else "ray", address)
+        joined = cluster_address(address)
+        supply = supply_of("inprocess" if joined is None else "ray", joined)
     report = plan_report(game, supply, measure=probe)
     if as_json:
         typer.echo(json.dumps(report, indent=2))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 ExecutorOption = Annotated[str, typer.Option("--executor", help="ray: one process per role; inprocess: for debugging.")]
-AddressOption = Annotated[str | None, typer.Option("--address", help="A running Ray cluster; default: a local one.")]
+AddressOption = Annotated[
+    str | None, typer.Option("--address", help="A running Ray cluster; default: RAY_ADDRESS, else a local one.")
+]
 
 
 def play(
     scenario: Annotated[str, typer.Argument(help="A packaged scenario (`tsdf-ray scenarios list`) or a YAML file.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: runs/NAME-TIME.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder of the run; default: runs/NAME-TIME.")] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example rounds=2; may be repeated."),
@@ -21,6 +22,12 @@ def play(
     executor: ExecutorOption = "ray",
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on when --out is a run of this scenario already.")
+    ] = False,
+    log_summary: Annotated[
+        bool, typer.Option("--log-summary", help="At the end, also print the result as one line for `submit`.")
+    ] = False,
 ) -> None:
     """Play a scenario, every defender against every attacker."""
     from tsdf_ray import api
@@ -38,5 +45,8 @@ def play(
             address=address,
             progress=progress,
             report=report,
+            go_on=resume,
         )
+    if log_summary:
+        typer.echo(outcome.of(run).line())
     outcome.show(run)

@@ -15,10 +15,33 @@ from typer.testing import CliRunner
 from tsdf_ray.cli import app
 
 SURFACE = {
-    "play": ["--address", "--executor", "--no-report", "--out", "--report", "--set", "scenario"],
+    "play": [
+        "--address",
+        "--executor",
+        "--log-summary",
+        "--no-report",
+        "--out",
+        "--report",
+        "--resume",
+        "--set",
+        "scenario",
+    ],
     "plan": ["--address", "--cluster", "--json", "--no-probe", "--probe", "--set", "scenario"],
     "tune": ["--address", "--log", "--no-report", "--out", "--report", "--set", "scenario"],
     "resume": ["--address", "--executor", "--log", "--no-report", "--report", "run"],
+    "submit": [
+        "--address",
+        "--again",
+        "--no-report",
+        "--no-wait",
+        "--out",
+        "--report",
+        "--set",
+        "--submission-id",
+        "--wait",
+        "scenario",
+    ],
+    "nodes": ["--address", "--timeout", "--wait"],
     "report": ["run"],
     "protect": [
         "--attacker",

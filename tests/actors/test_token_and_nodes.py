@@ -1,0 +1,59 @@
+"""Where the token is looked for, and what is said while a head is not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from ray_head import free_ports
+
+from actors.nodes import wait_for_nodes
+from actors.token import source, use_token
+from tsdf_ray.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def _no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_where_a_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert source() is None
+    default = tmp_path / ".ray" / "auth_token"
+    default.parent.mkdir()
+    default.write_text("")
+    assert source() is None
+    default.write_text("secret")
+    assert source() == str(default)
+    named = tmp_path / "named"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(named))
+    with pytest.raises(UserError, match="named: cannot be read"):
+        source()
+    named.touch()
+    with pytest.raises(UserError, match="named: is empty"):
+        source()
+    named.write_text("secret")
+    assert source() == str(named)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert source() == "RAY_AUTH_TOKEN"
+
+
+def test_a_mode_that_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    use_token()
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+    monkeypatch.delenv("RAY_AUTH_TOKEN")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    use_token()
+    assert "RAY_AUTH_MODE" not in os.environ, "without a token there is nothing to send"
+
+
+def test_a_head_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    (port,) = free_ports(1)
+    with pytest.raises(UserError, match=f"after 0.2 s nothing listens at 127.0.0.1:{port}"):
+        wait_for_nodes(f"127.0.0.1:{port}", 2, 0.2, said.append)
+    assert said == [f"waiting: nothing listens at 127.0.0.1:{port} yet"]

@@ -1,0 +1,80 @@
+"""`play --resume` begins a run, goes on with it, leaves it when it is complete, and touches nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tsdf_ray
+from tsdf_ray.begun import begun_run
+from tsdf_ray.errors import UserError
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.rundir import take_lock
+
+GAME = Scenario.load("smoke", ("rounds=1", "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
+                               "attackers.mtcnn.collect={photos: 8, pool: cumulative}",
+                               "attackers.mtcnn.retrain.train={steps: 4, batch: 4}"))  # fmt: skip
+
+
+def test_begin_go_on_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "run"
+    first = tsdf_ray.play(GAME, out, executor="inprocess", report=False, go_on=True)
+    assert first.status == "complete"
+
+    def never(*words: object, **options: object) -> None:
+        raise AssertionError("a complete run is left as it is")
+
+    monkeypatch.setattr("tsdf_ray.api.resume", never)
+    assert tsdf_ray.play(GAME, out, executor="inprocess", report=False, go_on=True).info == first.info
+    # As a killed driver leaves it.
+    (out / "run.json").write_text(json.dumps(first.info | {"status": "running"}))
+    with pytest.raises(AssertionError, match="left as it is"):
+        tsdf_ray.play(GAME, out, executor="inprocess", report=False, go_on=True)
+    monkeypatch.undo()
+    before = (out / "tables" / "metrics.parquet").read_bytes()
+    again = tsdf_ray.play(GAME, out, executor="inprocess", report=False, go_on=True)
+    assert again.status == "complete"
+    assert (out / "tables" / "metrics.parquet").read_bytes() == before
+    other = Scenario.load("smoke", ("rounds=2",))
+    with pytest.raises(UserError, match="is a run of another scenario"):
+        tsdf_ray.play(other, out, executor="inprocess", go_on=True)
+    with pytest.raises(UserError, match="is a run already"):
+        tsdf_ray.play(GAME, out, executor="inprocess")
+
+
+def test_out_is_needed() -> None:
+    with pytest.raises(UserError, match="--resume needs --out"):
+        tsdf_ray.play(GAME, go_on=True)
+
+
+def test_a_search_is_no_race(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "search", "digest": GAME.digest}))
+    with pytest.raises(UserError, match="is a search"):
+        begun_run(GAME, tmp_path)
+
+
+def test_what_a_kill_left_before_there_was_a_run_is_cleared(tmp_path: Path) -> None:
+    for name in ("lock", "scenario.yaml", "events.jsonl", ".run.json.123.part"):
+        (tmp_path / name).write_text("")
+    assert begun_run(GAME, tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_anything_else_is_left_alone(tmp_path: Path) -> None:
+    for name in ("lock", "scenario.yaml", "thesis.tex"):
+        (tmp_path / name).write_text("")
+    assert begun_run(GAME, tmp_path) is None
+    assert len(list(tmp_path.iterdir())) == 3
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "lock").unlink()
+    assert begun_run(GAME, tmp_path) is None
+    assert [path.name for path in tmp_path.iterdir()] == ["scenario.yaml"]
+
+
+def test_a_run_that_is_being_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text("")
+    with take_lock(tmp_path), pytest.raises(UserError, match="another process"):
+        begun_run(GAME, tmp_path)
+    assert (tmp_path / "scenario.yaml").exists()

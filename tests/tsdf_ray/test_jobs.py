@@ -1,0 +1,90 @@
+"""The text of a job: its name, its command, its result in a log full of other lines."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.jobs import Job, Outcome, latest, make_order, outcome_in, plain_lines, progress_in, submission_id
+from tsdf_ray.scenario import Scenario
+
+GAME = Scenario.load("smoke")
+OUTCOME = Outcome("/runs/a b", None, {"tsdf/mtcnn": {"protection": [None, {"value": 0.5}]}}, {"m": "line\nbreak"})
+
+
+def test_the_order_is_named_after_scenario_and_place() -> None:
+    order = make_order(GAME, "/runs/a b; rm")
+    assert order.id == submission_id(GAME.digest, "/runs/a b; rm")
+    assert make_order(GAME, "/runs/other").id != order.id
+    assert make_order(Scenario.load("smoke", ("rounds=1",)), "/runs/a b; rm").id != order.id
+    assert shlex.split(order.entrypoint) == [
+        "tsdf-ray", "play", "scenario.yaml", "--out", "/runs/a b; rm", "--resume", "--log-summary",
+    ]  # fmt: skip
+    assert make_order(GAME, "s3://bucket/run", "mine", report=False).entrypoint.endswith("--no-report")
+    assert make_order(GAME, "s3://bucket/run", "mine").id == "mine"
+
+
+def test_the_scenario_travels_as_it_is_played(tmp_path: Path) -> None:
+    (tmp_path / "scenario.yaml").write_text(make_order(GAME, "/runs/a").scenario)
+    assert Scenario.load(tmp_path / "scenario.yaml").digest == GAME.digest
+
+
+@pytest.mark.parametrize(("out", "name", "words"), [("runs/a", None, "--out runs/a"), ("/a", "a/b", "--submission-id")])
+def test_mistakes(out: str, name: str | None, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        make_order(GAME, out, name)
+
+
+def test_the_result_is_found_in_the_log() -> None:
+    log = (
+        "2026-01-01 00:00:00,000 INFO job_manager.py:581 -- Runtime env is setting up.\n"
+        "Running entrypoint for job a: tsdf-ray play\n"
+        "m: round 1/2: 3.0 s, left: 3 s\n[2026-01-01 00:00:00,000 W 1 1] of Ray's\n(raylet) as well\n"
+        "waiting for resources: 8 GPUs\n"
+        f"m: failed in round 2/2\n{OUTCOME.line()}\nlast \x1b[2J\n"
+    )
+    assert outcome_in(log) == OUTCOME
+    assert outcome_in("nothing\n") is None
+    assert outcome_in("tsdf-ray summary: {broken\n") is None
+    assert outcome_in('tsdf-ray summary: {"place": "/x"}\n') is None
+    told = ["m: round 1/2: 3.0 s, left: 3 s", "waiting for resources: 8 GPUs", "m: failed in round 2/2"]
+    assert progress_in(log) == told
+    assert progress_in("m: round 1/2\n") == ["m: round 1/2"]
+    lines = list(plain_lines(log))
+    assert lines[-1] == "last  [2J"
+    assert not any("summary" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("job", "code"),
+    [
+        (Job("a", "succeeded", 0), 0),
+        (Job("a", "failed", 1), 1),
+        (Job("a", "failed", 2), 2),
+        (Job("a", "failed", -9), 137),
+        (Job("a", "failed", None), 1),
+        (Job("a", "failed", 143), 143),
+        (Job("a", "stopped", None), 143),
+    ],
+)
+def test_exit_codes(job: Job, code: int) -> None:
+    assert job.code == code
+    assert job.ended
+    assert not Job("a", "running").ended
+
+
+def test_the_latest_of_several_tries() -> None:
+    class Known:
+        def __init__(self, *ids: str) -> None:
+            self.ids = ids
+
+        def find(self, name: str) -> Job | None:
+            return Job(name, "failed", 1) if name in self.ids else None
+
+    assert latest(Known(), "a") == (None, "a")  # type: ignore[arg-type]
+    job, name = latest(Known("a", "a-2"), "a")  # type: ignore[arg-type]
+    assert job is not None
+    assert (job.id, name) == ("a-2", "a-3")

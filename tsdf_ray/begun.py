@@ -1,0 +1,52 @@
+"""What lies where a run is to be played: nothing, a run of the same scenario, or something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tsdf_ray.errors import UserError
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.run import Run
+from tsdf_ray.store.rundir import take_lock
+
+FIRST_FILES = frozenset({"lock", "scenario.yaml", "events.jsonl"})
+"""What a run directory holds before run.json makes it a run."""
+
+
+def begun_run(game: Scenario, out: str | Path | None) -> Run | None:
+    """The run of `game` at `out`, None when it has still to begin.
+
+    A job that is started again must be able to go on whenever it was killed, so a folder that was being made when that
+    happened is cleared. Raises UserError when `out` is missing, a search, or a run of another scenario.
+    """
+    if out is None:
+        raise UserError("--resume needs --out: the folder of the run to begin or to go on with")
+    try:
+        run = Run(out)
+    except UserError:
+        if "://" not in str(out):
+            _clear_half_made(Path(out))
+        return None
+    if run.info.get("kind") == "search":
+        raise UserError(f"{out}: is a search; go on with `tsdf-ray resume {out}`, or choose another --out")
+    if run.info.get("digest") != game.digest:
+        raise UserError(
+            f"{out}: is a run of another scenario ({run.info.get('scenario')}, digest "
+            f"{str(run.info.get('digest'))[:12]}; asked for: {game.name}, {game.digest[:12]}); choose another --out"
+        )
+    return run
+
+
+def _clear_half_made(root: Path) -> None:
+    """Remove the first files of a run that was killed before it was one; anything else is left alone."""
+    if not root.is_dir() or (root / "run.json").exists():
+        return
+    found = {path.name for path in root.iterdir()}
+    ours = {name for name in found if name in FIRST_FILES or name.startswith((".run.json", ".scenario.yaml"))}
+    if "lock" not in found or found != ours:
+        return
+    # Held: someone is making it at this moment. Raises UserError that says so.
+    with take_lock(root):
+        for name in ours - {"lock"}:
+            (root / name).unlink()
+        (root / "lock").unlink()
