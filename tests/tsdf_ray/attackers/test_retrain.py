@@ -15,7 +15,8 @@ from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.editor import Editor, EditorConfig
-from tsdf_ray.generators.training import TrainConfig, train
+from tsdf_ray.generators.train_config import TrainConfig
+from tsdf_ray.generators.training import train
 from tsdf_ray.testing.linear import LinearFamily
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
@@ -125,7 +126,7 @@ def test_fresh_protection_stays_in_its_budget_and_breaks_the_edit_more_than_nois
     moved_BCHW = hardener(x_BCHW, c_BA, torch.Generator().manual_seed(1))
     assert torch.equal(moved_BCHW[6:], x_BCHW[6:])
     assert float((moved_BCHW - x_BCHW).abs().max()) <= 0.1 + 1e-6
-    assert hardener.photos == 6
+    assert config.count(8) == 6
     assert not moved_BCHW.requires_grad
     noise = 0.1 * torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(2)).mul(2).sub(1).sign()
     noise[6:] = 0
