@@ -89,7 +89,8 @@ class Buffers:
         """The buffers of `start` and what all micro-batches added to them; whole numbers stay whole."""
         for buffer, start, more in zip(self.all(), self._start, added, strict=True):
             value = start.double() + more.double()
-            buffer.copy_(value if buffer.is_floating_point() else value.round())
+            value = value if buffer.is_floating_point() else value.round()
+            buffer.copy_(torch.where(more == 0, start, value.to(start.dtype)))
 
 
 class Division:

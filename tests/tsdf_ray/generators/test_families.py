@@ -71,6 +71,7 @@ class TestHiSD(GeneratorContract):
         return family.with_reference("Eyeglasses", tiny_faces(1).images()[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", GeneratorContract.__subclasses__(), ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize(("batch", "micro_batch"), [(4, 1), (5, 2), (4, 3)])
 def test_uneven_micro_batches_and_those_of_one_photo(
