@@ -151,7 +151,7 @@ class Workers:
             assert process.stdin is not None
             process.stdin.close()
         for process in self._processes:
-            process.wait(60)
+            process.wait()
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:

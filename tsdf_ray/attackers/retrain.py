@@ -165,6 +165,6 @@ def _on_the_device_of(seat: Seat, family: Family) -> Iterator[None]:
         if seat.shares_device:
             for part in family.parts.values():
                 part.to("cpu")
-            if torch.cuda.is_initialized():
+            if seat.device == "cuda":
                 gc.collect()  # what a cycle still holds is not given back
                 torch.cuda.empty_cache()
