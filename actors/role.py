@@ -16,7 +16,6 @@ from tsdf_ray.crew import SOLO, Crew, Seat
 from tsdf_ray.game.executor import StepEvent, run_step
 from tsdf_ray.game.spec import MatchSpec
 
-
 SHORT_SECONDS = 0.05
 """A step that took less has left no heap worth giving back."""
 

@@ -9,10 +9,16 @@ from typing import Any
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.placement_group import (
+    get_current_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from actors.role import Place, RoleActor
+from tsdf_ray.errors import UserError
 from tsdf_ray.game.executor import Journal, role_name
 from tsdf_ray.game.plan import Plan, Worker
 from tsdf_ray.game.spec import MatchSpec
@@ -62,11 +68,19 @@ class Slot:
     def __init__(self, plan: Plan) -> None:
         bundles = [dict(bundle) for bundle in plan.bundles]
         self.reserved = placement_group(bundles, strategy=plan.strategy) if bundles else None
-        self._groups = {name: Group(workers, self.reserved) for name, workers in plan.roles.items()}
+        # Inside a trial: its own reservation holds the plan's bundles, and an actor in another's place would leave no
+        # room for that one.
+        within = self.reserved or get_current_placement_group()
+        self._groups = {name: Group(workers, within) for name, workers in plan.roles.items()}
 
     def group(self, role: type) -> Group:
         """The actors of a role. Roles that the plan does not name sit where the first one does."""
         return self._groups.get(role_name(role), next(iter(self._groups.values())))
+
+    @property
+    def placed(self) -> bool:
+        """Does it have what it reserves? It may lose a part with a node, and gets another when there is one."""
+        return self.reserved is None or placement_group_table(self.reserved)["state"] == "CREATED"
 
     def end(self) -> None:
         """End the actors and give back what was reserved."""
@@ -97,7 +111,7 @@ class Slots:
         slot = Slot(self.plan)
         if slot.reserved is not None:
             try:
-                self.wait(slot.reserved.ready(), check)
+                self.wait(slot, slot.reserved.ready(), check)
             except BaseException:
                 slot.end()
                 raise
@@ -111,22 +125,29 @@ class Slots:
                 return
         slot.end()
 
-    def wait(self, ready: ray.ObjectRef[Any], check: Check) -> None:
-        """Wait for something that needs resources. Raises UserError after `wait_seconds`."""
+    def wait(self, slot: Slot, ready: ray.ObjectRef[Any], check: Check) -> None:
+        """Wait for something that needs the slot's resources. Raises UserError after `wait_seconds`."""
         began = told = time.monotonic()
+        plan = self.plan
         with self._guard:
             self._waiting += 1
         try:
             while not ray.wait([ready], timeout=POLL_SECONDS)[0]:
                 check()
-                waited = time.monotonic() - began
-                plan, nodes = self.plan, (_nodes() if time.monotonic() - told >= TELL_SECONDS else None)
-                if waited > plan.wait_seconds:
-                    raise waited_too_long(plan.bundles, plan.strategy, *(nodes or _nodes()), plan.wait_seconds)
-                if nodes is not None:
-                    told = time.monotonic()
-                    line = waiting_line(plan.bundles, plan.strategy, *nodes, waited, plan.wait_seconds)
-                    self._journal.note("waiting for resources", line)
+                now = time.monotonic()
+                late = now - began > plan.wait_seconds
+                if not late and now - told < TELL_SECONDS:
+                    continue
+                told = now
+                if slot.placed:  # a process takes its time to start
+                    if late:
+                        raise UserError(f"resources.wait_seconds: no process started within {plan.wait_seconds:g} s")
+                    continue
+                total, free = _nodes()
+                if late:
+                    raise waited_too_long(plan.bundles, plan.strategy, total, free, plan.wait_seconds)
+                line = waiting_line(plan.bundles, plan.strategy, total, free, now - began, plan.wait_seconds)
+                self._journal.note("waiting for resources", line)
         finally:
             with self._guard:
                 self._waiting -= 1

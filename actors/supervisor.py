@@ -81,7 +81,7 @@ class Supervisor:
     def _wait_for_room(self, step: Step, check: Check) -> None:
         assert step.role.placement is not None
         try:
-            self._slots.wait(step.role.placement, check)
+            self._slots.wait(step.role.course.slot, step.role.placement, check)
         except UserError as error:
             raise MatchFailed(f"{step.role.label}: no room for its process: {error}") from error
 
@@ -111,7 +111,7 @@ class Supervisor:
         if isinstance(cause, OutOfMemory | OutOfMemoryError):
             return Trouble.MEMORY
         if isinstance(cause, RayActorError):
-            if "memory" in str(cause).lower() and "low on memory" in str(cause).lower():
+            if "low on memory" in str(cause):
                 return Trouble.MEMORY
             # The error of an argument is handed on: then it is another actor that died.
             own = {actor._actor_id.hex() for actor in step.role.actors}
@@ -164,7 +164,9 @@ class Supervisor:
             role.halvings += 1
             self._journal.note("micro-batches halved", text, **where)
         else:
-            role.deaths[culprit.round, culprit.name] += 1
+            # A step that still waited for others has killed nobody.
+            began = all(arg.over for arg in culprit.args if isinstance(arg, Step))
+            role.deaths[culprit.round, culprit.name] += began
             count = role.deaths[culprit.round, culprit.name]
             text = f"{culprit.label} of round {culprit.round}: {why.value} ({count} of {DEATHS})"
             if count >= DEATHS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tsdf_ray.attackers import Work
-from tsdf_ray.crew import Seat
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.errors import MatchFailed, OutOfMemory, UserError
 from tsdf_ray.game.plan import Plan, Supply
 from tsdf_ray.game.spec import MatchSpec
@@ -141,7 +141,7 @@ class InProcessExecutor:
 
     def start(self, role: type, match: MatchSpec, shared: Handle, check: Callable[[], None]) -> Handle:
         """The role itself, with its match."""
-        return _Here(role, match, shared, role(match, shared))
+        return _Here(role, match, shared, role(match, shared, ALONE))
 
     def submit(self, role: Handle, step: str, round: int, *args: Handle) -> Handle:
         """Runs the step; the handle is the result. Out of memory: once more, with micro-batches halved."""

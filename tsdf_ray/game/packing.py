@@ -90,7 +90,7 @@ def _times(bundle: Bundle, node: Bundle) -> list[int]:
 def amounts(bundle: Bundle) -> str:
     """`1 CPU, 0.5 GPU`."""
     return ", ".join(
-        f"{round(amount, 4):g} {name}{'s' if name in {'CPU', 'GPU'} and amount > 1 else ''}"
+        f"{round(amount, 4):g} {name}{'s' if name in {'CPU', 'GPU'} and (amount > 1 or amount == 0) else ''}"
         for name, amount in bundle.items()
     )
 
@@ -103,6 +103,6 @@ def demand(bundles: Sequence[Bundle], strategy: str) -> str:
 
 
 def kinds(nodes: Sequence[Bundle]) -> str:
-    """`2 x (8 CPUs, 1 GPU), 1 x (4 CPUs, 0 GPU)`: nodes that are alike are counted."""
+    """`2 x (8 CPUs, 1 GPU), 1 x (4 CPUs, 0 GPUs)`: nodes that are alike are counted."""
     shown = [amounts({name: node.get(name, 0.0) for name in ("CPU", "GPU")}) for node in nodes]
     return ", ".join(f"{times} x ({what})" for what, times in Counter(shown).items()) or "no nodes"

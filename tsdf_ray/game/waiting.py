@@ -29,17 +29,17 @@ def missing(bundles: Sequence[Mapping[str, float]], strategy: str, free: Sequenc
     lacks: dict[str, float] = {}
     wanted: list[Mapping[str, float]] = []
     for bundle in homeless:
-        node = min(nodes, key=lambda has: _shortfall(bundle, has), default=None)
-        if node is None:
+        nearest = min(nodes, key=lambda has: _shortfall(bundle, has), default=None)
+        if nearest is None:
             wanted.append(bundle)
             continue
         for name, amount in bundle.items():
-            short = amount - max(0.0, node.get(name, 0.0))
+            short = amount - max(0.0, nearest.get(name, 0.0))
             if short > 1e-6:
                 lacks[name] = lacks.get(name, 0.0) + short
-        take(bundle, node)
+        take(bundle, nearest)
         if strategy == "STRICT_SPREAD":
-            nodes = [other for other in nodes if other is not node]
+            nodes = [other for other in nodes if other is not nearest]
     parts = [amounts({name: lacks[name]}) for name in sorted(lacks)]
     parts += [f"1 node with {amounts(bundle)}" for bundle in wanted]
     return " and ".join(parts)

@@ -45,7 +45,7 @@ def test_the_line() -> None:
     total = [node(8, 1), node(8, 1)]
     assert waiting_line([SEAT] * 2, "STRICT_SPREAD", total, [node(8, 1), node(7, 0)], 12.3, 600.0) == (
         "waiting for resources: 2 x (1 CPU, 1 GPU) on different nodes; there are 2 x (8 CPUs, 1 GPU), "
-        "free now 1 x (8 CPUs, 1 GPU), 1 x (7 CPUs, 0 GPU): missing 1 GPU (12 s of 600 s)"
+        "free now 1 x (8 CPUs, 1 GPU), 1 x (7 CPUs, 0 GPUs): missing 1 GPU (12 s of 600 s)"
     )
     assert waiting_line([node(1)], "PACK", total, total, 3, 10).endswith(
         ": missing nothing: being reserved (3 s of 10 s)"
