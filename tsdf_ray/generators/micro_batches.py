@@ -106,10 +106,6 @@ class Division:
         self.divided = len(self._ranges) > 1
         self.buffers = Buffers(modules)
 
-    def sizes(self) -> list[int]:
-        """Photos of every micro-batch, of all workers."""
-        return [len(photos) for photos in self._ranges]
-
     def mine(
         self,
         x_BCHW: torch.Tensor,
@@ -176,7 +172,7 @@ class Division:
     def _mean(self, terms: Sequence[Terms]) -> Terms:
         """Weighted by photos; a term that a micro-batch is too small for counts as 0 there."""
         names = dict.fromkeys(name for found in terms for name in found)
-        shares = [size / self._batch for size in self.sizes()]
+        shares = [len(photos) / self._batch for photos in self._ranges]
         return {
             name: sum(share * found.get(name, 0.0) for share, found in zip(shares, terms, strict=True))
             for name in names
