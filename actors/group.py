@@ -41,7 +41,7 @@ class GroupCrew(Crew):
 
     def __init__(self, rank: int, size: int, device: str) -> None:
         self.rank, self.size = rank, size
-        self._reduces = device == "cuda"
+        self.ordered = device != "cuda"
 
     @staticmethod
     def join(
@@ -63,7 +63,7 @@ class GroupCrew(Crew):
     def combine(self, partial: torch.Tensor | None, terms: list[torch.Tensor], length: int) -> torch.Tensor:
         """See `Crew`; float32 tensors."""
         with _broken_if_it_fails("adding up"):
-            return self._reduced(partial, terms, length) if self._reduces else self._chained(partial, terms, length)
+            return self._chained(partial, terms, length) if self.ordered else self._reduced(partial, terms, length)
 
     def _chained(self, partial: torch.Tensor | None, terms: list[torch.Tensor], length: int) -> torch.Tensor:
         # A worker without items passes on what it got; -0 + 0 would turn a sign, so an empty sum is not a zero.

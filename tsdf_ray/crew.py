@@ -31,6 +31,8 @@ class Crew:
 
     rank = 0
     size = 1
+    ordered = True
+    """Sums are taken in the order of the items, to the bit; False: each worker adds up its own first."""
 
     def mine(self, items: int) -> range:
         """The items of this worker: contiguous, in the order of ranks, shares that differ by at most one."""
@@ -61,7 +63,8 @@ class Total:
             total.add(gradients_of(parts[i]))
         gradients = total.sum(like=parameters)
 
-    Rank 0 keeps a running sum; the others keep their items until the sum of those before them arrives.
+    Rank 0 keeps a running sum; the others keep their items until the sum of those before them arrives. In a crew
+    that is not `ordered` all keep running sums.
     """
 
     def __init__(self, crew: Crew, items: int) -> None:
@@ -75,7 +78,7 @@ class Total:
         """The next of this worker's items: float32 tensors, in every item of the same shapes."""
         self._added += 1
         flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-        if self._crew.rank:
+        if self._crew.rank and self._crew.ordered:
             self._terms.append(flat)
         else:
             self._partial = flat if self._partial is None else self._partial.add_(flat)

@@ -9,6 +9,21 @@ import sys
 import torch
 
 from actors.group import GroupBroken, GroupCrew, open_store
+from tsdf_ray.crew import Crew
+from tsdf_ray.digest import array_digest
+from tsdf_ray.generators import TrainConfig, train
+from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
+
+
+def trained(crew: Crew) -> dict[str, str]:
+    """Digests of a small attacker's training in micro-batches, by precision."""
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        family = tiny_editor(0)
+        config = TrainConfig.model_validate({"steps": 2, "batch": 5, "precision": precision})
+        train(family, tiny_faces(8), config, 0, (), crew=crew, micro_batch=2)
+        found[precision] = array_digest(family.tensors())
+    return found
 
 
 def main() -> None:
@@ -23,6 +38,9 @@ def main() -> None:
     crew = GroupCrew.join(rank, size, "127.0.0.1", port, store=store)
     if work == "die" and rank == size - 1:
         os._exit(9)
+    if work == "train":
+        print(json.dumps(trained(crew)), flush=True)
+        return
     rng = torch.Generator().manual_seed(0)
     items = [torch.randn(1000, generator=rng) * 10**e for e in range(-3, 2)]
     try:

@@ -55,3 +55,9 @@ def test_the_others_notice_that_one_died() -> None:
     answers = group(2, "die")
     assert answers[1] == {}
     assert "adding up" in answers[0]["broken"]
+
+
+def test_two_processes_train_the_generator_that_one_trains() -> None:
+    alone, *both = group(1, "train") + group(2, "train")
+    assert set(alone) == {"float32", "bfloat16"}
+    assert both == [alone, alone]

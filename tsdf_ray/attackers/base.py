@@ -1,5 +1,8 @@
 """The attacker: its steps in order. No state between calls; a step may be issued twice.
 
+Several workers of one attacker run every step with the same arguments. A retraining is shared among them; what `study`
+learns is small, and each learns it alone, without a word to the others.
+
 An attacker of a plug-in is a subclass with another `study`, `prepare` or `retrain`, and keys of its own beside these.
 """
 
@@ -120,4 +123,5 @@ class Attacker:
         Raises MatchFailed when a loss is not finite.
         """
         names = (round, "attacker", "retrain")
-        return retrain(self.config.retrain, family, pool_of(pool), self._run_seed, names, self._decay)
+        photos, seat, size = pool_of(pool), self._seat, self._micro_batch
+        return retrain(self.config.retrain, family, photos, self._run_seed, names, self._decay, seat, size)

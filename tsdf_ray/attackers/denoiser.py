@@ -64,6 +64,8 @@ class Denoiser(nn.Module):
 def train_denoiser(config: DenoiseStep, own: FaceSet, run_seed: int) -> Tensors:
     """Weights that depend on the config, the photos and the seed alone.
 
+    On the CPU, and whole on every worker of a role: the network is small, and all workers find the same weights.
+
     Raises MatchFailed when the loss is not finite.
     """
     rng = torch_rng(run_seed, 0, "attacker", "denoiser", config.model_dump_json())

@@ -1,21 +1,29 @@
-"""Retraining: the attacker fits its generator to what it collected, with the generator's own training loss."""
+"""Retraining: the attacker fits its generator to what it collected, with the generator's own training loss.
+
+Several workers train one generator together (`generators/micro_batches.py`); each of them has it whole, on its device.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardener
 from tsdf_ray.attackers.work import Work
+from tsdf_ray.crew import ALONE, Seat, pieces
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.fresh import restart
-from tsdf_ray.generators.training import TrainConfig, train
+from tsdf_ray.generators.train_config import TrainConfig
+from tsdf_ray.generators.training import train
 
 DECAY = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Default shares of the retraining steps after which a snapshot is kept."""
@@ -59,7 +67,7 @@ class Retrained:
     photos: int = 0
     """Photos seen: every photo as often as it stood in a batch (of generator or discriminator)."""
     protected: int = 0
-    """How many of those were protected afresh (mode adversarial)."""
+    """How many of those were protected afresh (mode adversarial), by all workers."""
     work: tuple[Work, ...] = ()
     reason: str | None = None
     """Why the generator stayed as it was."""
@@ -98,11 +106,16 @@ def retrain(
     run_seed: int,
     names: tuple[str | int, ...],
     shares: Sequence[float] = DECAY,
+    seat: Seat = ALONE,
+    micro_batch: int | None = None,
 ) -> Retrained:
     """G_r from `family` (carrying G_{r-1}, all parts) and the usable photos; every draw is named by run_seed and names.
 
-    `family` is trained in place. Fewer photos than a batch: it stays, and `reason` says so. Raises MatchFailed when a
-    loss is not finite.
+    `family` is trained in place, on the seat's device, together with the other workers of its crew, all of which call
+    this with the same arguments; `micro_batch` divides a batch, as far as the seat does not divide it further. On a
+    device that is shared with another role nothing stays. Fewer photos than a batch: it stays, and `reason` says so.
+
+    Raises MatchFailed when a loss is not finite, UserError when there is nothing left to divide.
     """
     reason = None
     if config.mode == "none":
@@ -118,11 +131,40 @@ def retrain(
     hardener = Hardener(family, config.adversarial) if config.mode == "adversarial" else None
     kept = sorted(set(inner.values()))
     warm_up = config.warm_up if "discriminator" in family.fresh_parts and config.mode != "scratch" else 0
-    result = train(family, photos, config.train, run_seed, names, snapshots=kept, change=hardener, warm_up=warm_up)
-    tensors = family.tensors()
+    size = seat.micro_batch(config.train.batch, micro_batch)
+    with _on_the_device_of(seat, family):
+        result = train(
+            family,
+            photos,
+            config.train,
+            run_seed,
+            names,
+            snapshots=kept,
+            change=hardener,
+            warm_up=warm_up,
+            crew=seat.crew,
+            micro_batch=size,
+        )
+        tensors = family.tensors()
     snapshots = {share: result.snapshots[step] for share, step in inner.items()}
     seen = steps * config.train.batch * config.train.discriminator_steps
-    protected = 0 if hardener is None else hardener.photos
+    fresh = sum(config.adversarial.count(len(part)) for part in pieces(config.train.batch, size))
+    protected = 0 if hardener is None else fresh * steps * config.train.discriminator_steps
     warmed = " after a warm-up of the fresh discriminator" if warm_up else ""
     work = (Work(f"retrain {config.mode}{warmed}", seen + warm_up * config.train.batch, result.seconds),)
     return Retrained(tensors, snapshots, steps, result.losses, seen, protected, work)
+
+
+@contextmanager
+def _on_the_device_of(seat: Seat, family: Family) -> Iterator[None]:
+    for part in family.parts.values():
+        part.to(seat.device)
+    try:
+        yield
+    finally:
+        if seat.shares_device:
+            for part in family.parts.values():
+                part.to("cpu")
+            if seat.device == "cuda":
+                gc.collect()  # what a cycle still holds is not given back
+                torch.cuda.empty_cache()

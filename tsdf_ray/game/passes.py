@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from tsdf_ray.attackers import AttackerConfig, DenoiseStep, SubtractStep
 from tsdf_ray.attackers.denoiser import PATCH
+from tsdf_ray.crew import pieces
 from tsdf_ray.defenders import (
     AntiForgeryConfig,
     CmuaConfig,
@@ -167,9 +168,13 @@ def _adapt(ledger: Ledger, scenario: Scenario, attacker_name: str, family: str, 
         ledger.generator("retrain", family, "critic", attacker.retrain.warm_up * train.batch)
     ledger.generator("retrain", family, "step", drawn)
     ledger.generator("retrain", family, "critic", drawn * (train.discriminator_steps - 1))
+    parts = pieces(train.batch, scenario.micro_batch)
+    if len(parts) > 1 and not family.startswith("hisd"):
+        # The last forgery is made again for the generator's step; HiSD's losses share none.
+        ledger.generator("retrain", family, "edit", drawn)
     if attacker.retrain.mode == "adversarial":
         hard = attacker.retrain.adversarial
-        protected = train.steps * train.discriminator_steps * max(1, int(hard.share * train.batch + 0.5))
+        protected = train.steps * train.discriminator_steps * sum(hard.count(len(part)) for part in parts)
         ledger.generator("retrain", family, "edit", protected)
         ledger.generator("retrain", family, "edit_gradient", protected * hard.steps)
 

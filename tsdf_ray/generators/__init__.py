@@ -12,7 +12,8 @@ from tsdf_ray.generators.hisd import HiSD, HiSDConfig, Tag
 from tsdf_ray.generators.official import load_official
 from tsdf_ray.generators.pretrain import PretrainConfig, Progress, pretrain
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
-from tsdf_ray.generators.training import TrainConfig, Trainer, TrainResult, train
+from tsdf_ray.generators.train_config import TrainConfig
+from tsdf_ray.generators.training import Trainer, TrainResult, train
 from tsdf_ray.generators.weights import GENERATORS, load_family, save_family
 
 __all__ = [

@@ -2,57 +2,34 @@
 
 A step is one generator step with its discriminator steps. The fake of the last discriminator step is computed once,
 with its graph, and serves the generator step too. Every draw of a step comes from a generator named after that step, so
-a run that is resumed at step s draws what the unbroken run draws.
+a run that is resumed at step s draws what the unbroken run draws. How a batch is divided among micro-batches and
+workers is in `micro_batches.py`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
 
+from tsdf_ray.crew import SOLO, Crew
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces.edits import draw_edits
 from tsdf_ray.faces.faceset import FaceSet, to_images
 from tsdf_ray.generators.base import Family, Tensors
 from tsdf_ray.generators.domains import domain_index
+from tsdf_ray.generators.micro_batches import Division, Losses, MicroBatch, Terms
+from tsdf_ray.generators.optimiser import Optimiser
+from tsdf_ray.generators.train_config import TrainConfig
 from tsdf_ray.randomness import seed_for, torch_rng
 
 Change = Callable[[torch.Tensor, torch.Tensor, torch.Generator], torch.Tensor]
 """(photos [B, 3, H, W], target labels [B, A], the step's generator) -> the photos a step is made with instead."""
-Rate = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class TrainConfig(BaseModel):
-    """How a family is trained or fine-tuned."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    steps: int = Field(100, ge=0, le=10_000_000, description="generator steps")
-    batch: int = Field(16, ge=1, le=4096, description="photos per step")
-    learning_rate: float = Field(4e-4, gt=0.0, le=1.0, description="Adam's step size, of the generator")
-    discriminator_rate: float = Field(
-        1.0, gt=0.0, le=100.0, description="the discriminator's step size as a multiple of the generator's"
-    )
-    betas: tuple[Rate, Rate] = Field((0.5, 0.99), description="Adam's decay rates")
-    discriminator_steps: int = Field(1, ge=1, le=100, description="discriminator steps per generator step")
-    decay_share: float = Field(
-        0.5, ge=0.0, le=1.0, description="last share of the steps, over which both step sizes fall linearly to 0"
-    )
-    ema_decay: float | None = Field(
-        None, gt=0.0, lt=1.0, description="decay of the generator's moving average, which then is the result"
-    )
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="of the passes (autocast)")
-    flips: bool = Field(True, description="mirror photos at random")
-    balance: float = Field(
-        0.5, ge=0.0, le=1.0, description="how far rare label combinations are drawn more often: 0 not, 1 all alike"
-    )
 
 
 @dataclass(frozen=True)
@@ -68,25 +45,6 @@ class TrainResult:
     """Generator tensors (`generator.*`) by step: 0 is before the first step."""
 
 
-_MOMENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "step": lambda parameter: torch.zeros((), device=parameter.device),
-    "exp_avg": lambda parameter: torch.zeros_like(parameter.detach()),
-    "exp_avg_sq": lambda parameter: torch.zeros_like(parameter.detach()),
-}
-"""Adam's state of one weight, as it is before the first step."""
-
-
-def _laid_out_as(parameter: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """`gradient` with the strides of its weight: CUDA's of a 1 x 1 convolution may differ, and the optimiser stops."""
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter).copy_(gradient)
-
-
-def _parameters(optimiser: torch.optim.Adam) -> list[torch.Tensor]:
-    return [parameter for group in optimiser.param_groups for parameter in group["params"]]
-
-
 class Trainer:
     """Optimisers and photos around a family; `step(s)` makes step s, whatever was drawn before it."""
 
@@ -98,8 +56,13 @@ class Trainer:
         run_seed: int,
         names: tuple[str | int, ...],
         change: Change | None = None,
+        crew: Crew = SOLO,
+        micro_batch: int | None = None,
     ) -> None:
-        """Raises UserError: fewer photos than a batch, attributes that are not the family's, a side it cannot take."""
+        """Every worker of `crew` makes the same steps; a batch is divided into micro-batches (None: it is not).
+
+        Raises UserError: fewer photos than a batch, attributes that are not the family's, a side it cannot take.
+        """
         if len(faces) < config.batch:
             raise UserError(f"training: {len(faces)} photos are fewer than one batch of {config.batch}; lower `batch`")
         if faces.attributes != family.attributes:
@@ -110,6 +73,8 @@ class Trainer:
         for part, module in family.parts.items():
             trained = part not in family.frozen_parts
             module.train(trained).requires_grad_(trained)
+        trained_parts = [module for part, module in family.parts.items() if part not in family.frozen_parts]
+        self._division = Division(config.batch, micro_batch, crew, trained_parts)
         self.device = next(self.generator.parameters()).device
         # uint8 stays uint8: a batch at a time becomes float.
         self._pixels = torch.from_numpy(np.array(faces.pixels_BCHW)).to(self.device)
@@ -117,18 +82,10 @@ class Trainer:
         domain_N = domain_index(self._labels, family.attributes)
         self._chance_N = (1.0 / domain_N.bincount()[domain_N].double()) ** config.balance
         self._seed = seed_for(run_seed, *names, "training")
-        self.generator_optimiser = self._adam(self.generator, family.rates)
-        self.discriminator_optimiser = self._adam(self.discriminator, {"": config.discriminator_rate})
+        rate, betas = config.learning_rate, config.betas
+        self.generator_optimiser = Optimiser(self.generator, family.rates, rate, betas)
+        self.discriminator_optimiser = Optimiser(self.discriminator, {"": config.discriminator_rate}, rate, betas)
         self.average = {k: v.detach().clone() for k, v in self.generator.state_dict().items()}
-
-    def _adam(self, module: torch.nn.Module, rates: Mapping[str, float]) -> torch.optim.Adam:
-        """One group of weights per multiple of the step size; `_set_rates` sets the step sizes."""
-        groups: dict[float, list[torch.Tensor]] = {}
-        for name, parameter in module.named_parameters():
-            scale = next((rate for prefix, rate in rates.items() if name.startswith(prefix)), 1.0)
-            groups.setdefault(scale, []).append(parameter)
-        scaled = [{"params": parameters, "scale": scale} for scale, parameters in groups.items()]
-        return torch.optim.Adam(scaled, self.config.learning_rate, betas=self.config.betas, fused=True)
 
     def step(self, step: int, shrink: int = 1) -> dict[str, float]:
         """Make step `step` (counted from 0) and return its weighted loss terms; `shrink` averages shrink^2 pixels.
@@ -136,24 +93,13 @@ class Trainer:
         Raises MatchFailed, naming step and term, when a term is not finite; the step's update is then not made.
         """
         self._set_rates(step)
-        terms: dict[str, float] = {}
+        terms: Terms = {}
         for critic in range(self.config.discriminator_steps):
-            rng = torch_rng(self._seed, "step", step, critic)
-            x_BCHW, own_BA, target_BA = self._draw(rng, shrink)
-            if self._change is not None:
-                with self._precision():
-                    x_BCHW = self._change(x_BCHW, target_BA, rng)
+            parts = self._micro_batches(shrink, "step", step, critic)
             last = critic == self.config.discriminator_steps - 1
-            fake_BCHW = None
-            if self.family.shares_fake:
-                with self._precision(), torch.set_grad_enabled(last):
-                    fake_BCHW = self.family.edit(x_BCHW, target_BA)
-            with self._precision():
-                losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
-            terms |= self._descend(step, losses, self.discriminator_optimiser)
-        with self._precision():
-            losses = self.family.generator_loss(x_BCHW, own_BA, target_BA, rng, fake_BCHW)
-        terms |= self._descend(step, losses, self.generator_optimiser)
+            losses = self._with_a_forgery(last)
+            terms |= self._descend(step, parts, losses, self.discriminator_optimiser)
+        terms |= self._descend(step, parts, self._generator_losses, self.generator_optimiser)
         self._update_average(step)
         return terms
 
@@ -164,19 +110,21 @@ class Trainer:
         """
         self._set_rates(0)
         for step in range(steps):
-            rng = torch_rng(self._seed, "warm up", step)
-            x_BCHW, own_BA, target_BA = self._draw(rng, 1)
-            with self._precision():
-                losses = self.family.discriminator_loss(x_BCHW, own_BA, target_BA, rng)
-            self._descend(step, losses, self.discriminator_optimiser)
+            parts = self._micro_batches(1, "warm up", step)
+            self._descend(step, parts, self._discriminator_losses, self.discriminator_optimiser)
 
     def _set_rates(self, step: int) -> None:
         falling = self.config.decay_share * self.config.steps
         factor = min(1.0, (self.config.steps - step) / falling) if falling else 1.0
         rate = self.config.learning_rate * factor
         for optimiser in (self.generator_optimiser, self.discriminator_optimiser):
-            for group in optimiser.param_groups:
-                group["lr"] = rate * group["scale"]
+            optimiser.set_rate(rate)
+
+    def _micro_batches(self, shrink: int, *names: str | int) -> list[MicroBatch]:
+        """Those of this worker. The batch is drawn whole on every worker, so that its draws are the same."""
+        rng = torch_rng(self._seed, *names)
+        drawn = self._draw(rng, shrink)
+        return self._division.mine(*drawn, rng, lambda i: torch_rng(self._seed, *names, "part", i))
 
     def _draw(self, rng: torch.Generator, shrink: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         index = torch.multinomial(self._chance_N, self.config.batch, generator=rng)
@@ -193,19 +141,52 @@ class Trainer:
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16")
 
-    def _descend(self, step: int, losses: dict[str, torch.Tensor], optimiser: torch.optim.Adam) -> dict[str, float]:
-        values = {term: float(loss.detach()) for term, loss in losses.items()}
-        for term, value in values.items():
-            if not np.isfinite(value):
-                raise MatchFailed(f"training {self.family.name}: loss term {term} became {value} at step {step}")
-        parameters = _parameters(optimiser)
-        total = torch.stack(list(losses.values())).sum()
-        # Only this optimiser's weights: a generator step must not pay for gradients of the discriminator's weights.
-        gradients = torch.autograd.grad(total, parameters, allow_unused=True)
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else _laid_out_as(parameter, gradient)
-        optimiser.step()
-        return values
+    def _with_a_forgery(self, last: bool) -> Callable[[MicroBatch], Losses]:
+        """The discriminator's losses of a step: on photos that were changed, and on a forgery for both losses.
+
+        An undivided batch's last forgery keeps its graph for the generator. Of several micro-batches only one graph
+        may be kept at a time, or dividing would save no memory: the generator's step then makes that pass again.
+        """
+        again = last and self._division.divided
+
+        def losses(part: MicroBatch) -> Losses:
+            if self._change is not None:
+                with self._precision():
+                    part.x_BCHW = self._change(part.x_BCHW, part.target_BA, part.rng)
+            if self.family.shares_fake:
+                once = self._division.buffers.unchanged() if again else nullcontext()
+                with self._precision(), torch.set_grad_enabled(last and not again), once:
+                    part.fake_BCHW = self.family.edit(part.x_BCHW, part.target_BA)
+            found = self._discriminator_losses(part)
+            if again:
+                part.fake_BCHW = None
+            return found
+
+        return losses
+
+    def _discriminator_losses(self, part: MicroBatch) -> Losses:
+        with self._precision():
+            return self.family.discriminator_loss(part.x_BCHW, part.own_BA, part.target_BA, part.rng, part.fake_BCHW)
+
+    def _generator_losses(self, part: MicroBatch) -> Losses:
+        with self._precision():
+            return self.family.generator_loss(part.x_BCHW, part.own_BA, part.target_BA, part.rng, part.fake_BCHW)
+
+    def _descend(
+        self,
+        step: int,
+        parts: Sequence[MicroBatch],
+        losses_of: Callable[[MicroBatch], Losses],
+        optimiser: Optimiser,
+    ) -> Terms:
+        def check(terms: Terms) -> None:
+            for term, value in terms.items():
+                if not np.isfinite(value):
+                    raise MatchFailed(f"training {self.family.name}: loss term {term} became {value} at step {step}")
+
+        terms, gradients = self._division.gradients(parts, losses_of, optimiser.weights, check)
+        optimiser.descend(gradients)
+        return terms
 
     def _update_average(self, step: int) -> None:
         decay = self.config.ema_decay
@@ -226,10 +207,7 @@ class Trainer:
         tensors = self.family.tensors()
         tensors |= {f"average.{name}": value.cpu().numpy().copy() for name, value in self.average.items()}
         for name, optimiser in self._optimisers().items():
-            for i, parameter in enumerate(_parameters(optimiser)):
-                for key, zero in _MOMENTS.items():
-                    value = optimiser.state[parameter].get(key, zero(parameter))
-                    tensors[f"adam.{name}.{i}.{key}"] = value.cpu().numpy().copy()
+            tensors |= {f"adam.{name}.{key}": value for key, value in optimiser.moments().items()}
         return tensors
 
     def load_state(self, tensors: Tensors) -> None:
@@ -238,17 +216,17 @@ class Trainer:
         for name, value in self.average.items():
             value.copy_(torch.from_numpy(np.array(tensors[f"average.{name}"])))
         for name, optimiser in self._optimisers().items():
-            for i, parameter in enumerate(_parameters(optimiser)):
-                for key, zero in _MOMENTS.items():
-                    found = torch.from_numpy(np.array(tensors[f"adam.{name}.{i}.{key}"]))
-                    optimiser.state[parameter][key] = zero(parameter).copy_(found)
+            own = f"adam.{name}."
+            optimiser.load_moments({k.removeprefix(own): v for k, v in tensors.items() if k.startswith(own)})
 
-    def _optimisers(self) -> dict[str, torch.optim.Adam]:
+    def _optimisers(self) -> dict[str, Optimiser]:
         return {"generator": self.generator_optimiser, "discriminator": self.discriminator_optimiser}
 
     def finish(self) -> None:
         """Put the moving average into the family's generator, and the family into evaluation mode."""
         self.generator.load_state_dict(self.average)
+        for optimiser in self._optimisers().values():
+            optimiser.zero_grad()
         for module in self.family.parts.values():
             module.eval()
 
@@ -264,18 +242,21 @@ def train(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     change: Change | None = None,
     warm_up: int = 0,
+    crew: Crew = SOLO,
+    micro_batch: int | None = None,
 ) -> TrainResult:
     """Train `family` in place on `faces`, steps start_step .. config.steps - 1, with draws named by (run_seed, names).
 
-    Bit-identical for a seed on a CPU with a fixed number of threads. `snapshots` are steps (0 = before) at which the
-    generator's tensors are kept; `on_step(steps made so far, loss terms)` is called after each step; `change`
-    may put other photos in the place of a batch that was drawn; `warm_up` steps of the discriminator alone
-    go before. The optimisers start anew.
+    Bit-identical for a seed and `micro_batch` on a CPU with a fixed number of threads, for any number of workers in
+    `crew`, all of which call it with the same arguments; a batch not above `micro_batch` is not divided. `snapshots`
+    are steps (0 = before) at which the generator's tensors are kept; `on_step(steps made so far, loss terms)` is called
+    after each step; `change` may put other photos in the place of a batch that was drawn; `warm_up` steps of the
+    discriminator alone go before. The optimisers start anew.
 
     Raises UserError (fewer photos than a batch, other attributes) and MatchFailed (a loss term is not finite).
     """
     started = time.perf_counter()
-    trainer = Trainer(family, faces, config, run_seed, names, change)
+    trainer = Trainer(family, faces, config, run_seed, names, change, crew, micro_batch)
     trainer.warm_up(warm_up)
     wanted = set(snapshots)
     kept = {start_step: trainer.generator_tensors()} if start_step in wanted else {}

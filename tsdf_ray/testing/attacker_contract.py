@@ -16,10 +16,12 @@ from typing import ClassVar
 import numpy as np
 
 from tsdf_ray.attackers import Attacker, AttackerConfig, Prepared, RetrainConfig, Retrained, Studied, Work
+from tsdf_ray.crew import Crew, Seat
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
+from tsdf_ray.testing.crews import in_crew
 from tsdf_ray.testing.linear import BrightCells, dark_photos_with_a_bright_cell
 from tsdf_ray.testing.randomness import no_global_draws
 from tsdf_ray.testing.tiny import tiny_editor
@@ -84,6 +86,21 @@ class AttackerContract(ABC):
         seen = seasoned.prepare(1, other, seasoned.study(1, self.own(), other))
         seasoned.retrain(1, [seen.photos], self.family())
         _same(self.play(fresh, 2), self.play(seasoned, 2))
+
+    def test_workers_find_what_one_finds(self) -> None:
+        """Two workers that run every step together, on micro-batches of three photos, each end with the same."""
+        families = [self.family() for _ in range(3)]
+
+        def play(crew: Crew) -> tuple[Studied, Prepared, Retrained]:
+            attacker = self.attacker(self.config(), 5, self.detectors(), self.decay, Seat(crew), 3)
+            studied = attacker.study(1, self.own(), self.published())
+            prepared = attacker.prepare(1, self.published(), studied)
+            return studied, prepared, attacker.retrain(1, [prepared.photos], families.pop())
+
+        alone, *both = in_crew(1, play) + in_crew(2, play)
+        for worker in both:
+            _same(alone, worker)
+            assert (worker[2].losses, worker[2].protected) == (alone[2].losses, alone[2].protected)
 
     def test_no_global_generator_is_used(self) -> None:
         attacker, played = self.make(), []

@@ -1,4 +1,8 @@
-"""Crews of threads: what several workers of a role compute, without processes. For tests."""
+"""Crews of threads: what several workers of a role compute, without processes. For tests.
+
+One thread runs at a time, and another goes on where it waits for the others: autocast's cache of cast weights is the
+process's, and threads that clear it under each other get other bits than processes would.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +24,15 @@ class _Table:
     def __init__(self, size: int) -> None:
         self.barrier = threading.Barrier(size, timeout=120)
         self.values: list[Any] = [None] * size
+        self.turn = threading.Lock()
+
+    def wait(self) -> None:
+        """Until all are here; others run meanwhile."""
+        self.turn.release()
+        try:
+            self.barrier.wait()
+        finally:
+            self.turn.acquire()
 
 
 class ThreadCrew(Crew):
@@ -32,9 +45,9 @@ class ThreadCrew(Crew):
     def gather(self, value: T) -> list[T]:
         """Every thread's value."""
         self._table.values[self.rank] = value
-        self._table.barrier.wait()
+        self._table.wait()
         values: list[T] = list(self._table.values)
-        self._table.barrier.wait()
+        self._table.wait()
         return values
 
     def combine(self, partial: torch.Tensor | None, terms: list[torch.Tensor], length: int) -> torch.Tensor:
@@ -54,7 +67,8 @@ def in_crew(size: int, work: Callable[[Crew], T]) -> list[T]:
 
     def one(rank: int) -> T:
         try:
-            return work(ThreadCrew(rank, size, table))
+            with table.turn:
+                return work(ThreadCrew(rank, size, table))
         except BaseException:
             # The others would wait for this one.
             table.barrier.abort()

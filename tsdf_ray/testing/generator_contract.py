@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 import torch
 
+from tsdf_ray.crew import Crew
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.edits import draw_edits
 from tsdf_ray.faces.faceset import HAIR, FaceSet
 from tsdf_ray.generators import GENERATORS, Family, Tensors, TrainConfig, Trainer, load_family, restart, save_family
+from tsdf_ray.testing.crews import in_crew
 from tsdf_ray.testing.randomness import no_global_draws
 from tsdf_ray.testing.tiny import TINY_SIZE, tiny_faces
 
@@ -178,6 +180,29 @@ class GeneratorContract(ABC):
             resumed.load_state(state)
             assert resumed.step(1) == losses
             assert array_digest(resumed.state()) == array_digest(unbroken.state()), precision
+
+    def trained_by(self, workers: int, batch: int, micro_batch: int, precision: str = "float32") -> set[str]:
+        """Digests of all that a short training leaves with each of some workers, and of the losses it tells."""
+        families, photos = [self.make() for _ in range(workers)], self.photos()
+        config = TrainConfig.model_validate(
+            {"steps": 3, "batch": batch, "precision": precision, "ema_decay": 0.9, "discriminator_steps": 2}
+        )
+
+        def train(crew: Crew) -> str:
+            trainer = Trainer(families[crew.rank], photos, config, 0, ("contract",), crew=crew, micro_batch=micro_batch)
+            trainer.warm_up(1)
+            told = {f"loss.{s}.{name}": np.array(v) for s in (0, 1) for name, v in trainer.step(s).items()}
+            return array_digest(trainer.state() | told)
+
+        return set(in_crew(workers, train))
+
+    def test_workers_share_a_training_and_agree_on_every_bit(self) -> None:
+        for batch, micro_batch, precision in ((6, 2, "float32"), (5, 3, "bfloat16")):
+            alone = self.trained_by(1, batch, micro_batch, precision)
+            for workers in (2, 3):
+                found = self.trained_by(workers, batch, micro_batch, precision)
+                assert len(found) == 1, f"{workers} workers end with different weights or losses"
+                assert found == alone, f"{workers} workers find another generator than one"
 
     def test_training_changes_all_but_the_frozen_parts(self) -> None:
         family, config = self.make(), TrainConfig(steps=2, batch=4, precision="float32")

@@ -10,12 +10,15 @@ import torch
 
 from tsdf_ray.attackers import Attacker, AttackerConfig
 from tsdf_ray.attackers.adversarial import AdversarialConfig, Hardener
-from tsdf_ray.attackers.retrain import pool_of, snapshot_step
+from tsdf_ray.attackers.retrain import Retrained, pool_of, snapshot_step
+from tsdf_ray.crew import ALONE, Crew, Seat
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.editor import Editor, EditorConfig
-from tsdf_ray.generators.training import TrainConfig, train
+from tsdf_ray.generators.train_config import TrainConfig
+from tsdf_ray.generators.training import train
+from tsdf_ray.testing.crews import in_crew
 from tsdf_ray.testing.linear import LinearFamily
 
 SHARES = (0.0, 0.25, 0.5, 1.0)
@@ -45,10 +48,10 @@ def photos(count: int, seed: int = 0, name: str = "p") -> FaceSet:
     return FaceSet(pixels, labels, ("Black_Hair", "Blond_Hair", "Male"), tuple(f"{name}{i}" for i in range(count)))
 
 
-def attacker(run_seed: int = 0, **retrain: object) -> Attacker:
+def attacker(run_seed: int = 0, seat: Seat = ALONE, micro_batch: int | None = None, **retrain: object) -> Attacker:
     train = {"steps": 8, "batch": 4, "precision": "float32"}
     config = AttackerConfig.model_validate({"retrain": {"train": train} | retrain})
-    return Attacker(config, run_seed, {}, SHARES)
+    return Attacker(config, run_seed, {}, SHARES, seat, micro_batch)
 
 
 def test_a_step_issued_twice_gives_the_same_generator() -> None:
@@ -110,6 +113,53 @@ def test_adversarial_retraining_is_repeatable_and_another_training() -> None:
     assert one.work[0].seconds > 0
 
 
+def test_workers_count_what_all_of_them_protected() -> None:
+    """A share of every micro-batch, one photo at least: 2 of 3 and 1 of 1."""
+    families = [editor(), editor()]
+
+    def play(crew: Crew) -> Retrained:
+        return attacker(0, Seat(crew), 3, **ADVERSARIAL).retrain(1, [photos(8)], families[crew.rank])
+
+    one, two = in_crew(2, play)
+    assert array_digest(one.tensors) == array_digest(two.tensors)
+    assert (one.photos, one.protected) == (two.photos, two.protected) == (32, 8 * 3)
+    assert one.losses == two.losses
+
+
+def test_memory_that_ran_out_halves_the_micro_batches() -> None:
+    def digest(halvings: int, micro_batch: int | None) -> str:
+        seat = Seat(halvings=halvings)
+        return array_digest(attacker(0, seat, micro_batch).retrain(1, [photos(8)], editor()).tensors)
+
+    assert digest(1, None) == digest(0, 2) != digest(0, None)
+    assert digest(1, 3) == digest(0, 2)
+    with pytest.raises(UserError, match="out of memory with a micro-batch of one photo"):
+        digest(2, 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("mode", ["finetune", "scratch", "adversarial"])
+@pytest.mark.parametrize("micro_batch", [None, 3])
+def test_a_gpu_trains_the_same_generator_and_is_left_empty(mode: str, micro_batch: int | None) -> None:
+    """Up to rounding: Adam turns small differences of tiny gradients into steps, so few steps at a small rate."""
+    training = {"steps": 2, "batch": 4, "precision": "float32", "learning_rate": 1e-4}
+
+    def play(seat: Seat) -> tuple[Retrained, Editor]:
+        family = editor()
+        return attacker(0, seat, micro_batch, mode=mode, train=training).retrain(1, [photos(8)], family), family
+
+    there = Seat(device="cuda", shares_device=True)
+    play(there)  # cuBLAS keeps a workspace from its first use on
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    (here, _), (found, family) = play(ALONE), play(there)
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
+    assert all(not weight.is_cuda for part in family.parts.values() for weight in part.parameters())
+    assert found.losses == pytest.approx(here.losses, rel=1e-2, abs=1e-3)
+    for name, value in here.tensors.items():
+        np.testing.assert_allclose(found.tensors[name], value, atol=1e-3, err_msg=name)
+
+
 def _change(family: Editor, x_BCHW: torch.Tensor, moved_BCHW: torch.Tensor, c_BA: torch.Tensor) -> float:
     with torch.no_grad():
         return float((family.edit(moved_BCHW, c_BA) - family.edit(x_BCHW, c_BA)).square().mean())
@@ -125,7 +175,7 @@ def test_fresh_protection_stays_in_its_budget_and_breaks_the_edit_more_than_nois
     moved_BCHW = hardener(x_BCHW, c_BA, torch.Generator().manual_seed(1))
     assert torch.equal(moved_BCHW[6:], x_BCHW[6:])
     assert float((moved_BCHW - x_BCHW).abs().max()) <= 0.1 + 1e-6
-    assert hardener.photos == 6
+    assert config.count(8) == 6
     assert not moved_BCHW.requires_grad
     noise = 0.1 * torch.rand(x_BCHW.shape, generator=torch.Generator().manual_seed(2)).mul(2).sub(1).sign()
     noise[6:] = 0

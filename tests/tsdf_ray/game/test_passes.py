@@ -174,6 +174,17 @@ def test_adversarial_retraining_by_hand() -> None:
     assert counted["retrain", "editor", "edit_gradient"] == 2 * 4 * 2 * 2 * 3
 
 
+def test_a_divided_batch_makes_its_last_forgery_twice() -> None:
+    divided = small_match("adversarial").model_copy(update={"micro_batch": 3})
+    counted = counts(divided, "retrain")
+    # Of three photos and of one: two and one are protected afresh. Every photo of a step is forged once more.
+    assert counted["retrain", "editor", "edit_gradient"] == 2 * 4 * 2 * (2 + 1) * 3
+    assert counted["retrain", "editor", "edit"] == 2 * 4 * 2 * (2 + 1) + 2 * 4 * 4
+    plain = small_match("finetune").model_copy(update={"micro_batch": 3})
+    assert counts(plain, "retrain")["retrain", "editor", "edit"] == 2 * 4 * 4
+    assert not counts(small_match("finetune"), "retrain")["retrain", "editor", "edit"]
+
+
 def test_an_official_generator_warms_a_discriminator_up() -> None:
     scenario = Scenario.load("smoke", ("generator=no/gen_00600000.pt", "attackers.mtcnn.retrain.warm_up=7"))
     assert counts(scenario, "retrain") == {("retrain", "hisd", "step"): 2 * 8 * 4, ("retrain", "hisd", "critic"): 7 * 4}

@@ -71,6 +71,17 @@ class TestHiSD(GeneratorContract):
         return family.with_reference("Eyeglasses", tiny_faces(1).images()[0])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GeneratorContract.__subclasses__(), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(("batch", "micro_batch"), [(4, 1), (5, 2), (4, 3)])
+def test_uneven_micro_batches_and_those_of_one_photo(
+    kind: type[GeneratorContract], batch: int, micro_batch: int
+) -> None:
+    alone = kind().trained_by(1, batch, micro_batch)
+    assert kind().trained_by(2, batch, micro_batch) == kind().trained_by(3, batch, micro_batch) == alone
+    assert len(alone) == 1
+
+
 @pytest.mark.parametrize("name", GENERATORS)
 def test_every_built_in_family_is_here(name: str) -> None:
     assert GENERATORS[name].name == name

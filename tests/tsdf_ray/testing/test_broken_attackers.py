@@ -57,6 +57,11 @@ class Hoards(Attacker):
         return super().retrain(round, list(self.seen.values()) or pool, family)
 
 
+class DrawsByRank(Attacker):
+    def retrain(self, round: int, pool: Sequence[FaceSet], family: Family) -> Retrained:
+        return super().retrain(round + self._seat.crew.rank, pool, family)
+
+
 class DrawsGlobally(ChangesThePreparation):
     def change(self, prepared: Prepared) -> Prepared:
         return replace(prepared, scores_N=prepared.scores_N * np.float32(np.random.random()))
@@ -192,6 +197,7 @@ class Unnamed(Attacker):
 CASES = [
     (LearnsBetweenCalls, "test_a_step_issued_twice_gives_the_same", "the second retraining"),
     (Hoards, "test_earlier_rounds_leave_nothing_behind", "the second retraining"),
+    (DrawsByRank, "test_workers_find_what_one_finds", "the second retraining"),
     (DrawsGlobally, "test_no_global_generator_is_used", "the global generator was used (numpy)"),
     (DrawsInSecret, "test_no_global_generator_is_used", "scores_N"),
     (DrawsAlikeInAllRounds, "test_rounds_and_seeds_draw_differently", "a draw is named alike"),

@@ -157,6 +157,16 @@ class CountsItsSteps(ChangesLosses):
         return {name: term * self.steps for name, term in terms.items()}
 
 
+class RemembersPhotos(ChangesLosses):
+    """Something that is neither a weight nor a buffer, and differs from worker to worker."""
+
+    bias = 0.0
+
+    def change(self, step: str, terms: Terms, *given: Any, **more: Any) -> Terms:
+        self.bias += float(given[0].mean())
+        return {name: term * (1 + self.bias) for name, term in terms.items()}
+
+
 class TouchesAFrozenPart(ChangesLosses):
     def change(self, step: str, terms: Terms, *given: Any, **more: Any) -> Terms:
         if step == "d":
@@ -241,6 +251,7 @@ CASES = [
     (LossWithoutGenerator, "test_losses_are_for_their_own_part", "does not reach the generator"),
     (WeighsAGivenForgery, "test_a_shared_forgery_gives_the_same_losses", "d_real"),
     (CountsItsSteps, "test_a_resumed_training_goes_on_as_the_unbroken_one", ""),
+    (RemembersPhotos, "test_workers_share_a_training_and_agree_on_every_bit", "another generator than one"),
     (TouchesAFrozenPart, "test_training_changes_all_but_the_frozen_parts", "classifier changed"),
     (HoldsAnUntrainedPart, "test_training_changes_all_but_the_frozen_parts", "classifier did not change"),
     (Noisy, "test_no_global_generator_is_used", "the global generator was used"),
