@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
-from tsdf_ray.errors import MatchFailed, Stopped, UserError
+from tsdf_ray.errors import MatchFailed, NotStored, Stopped, UserError
 from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, make_executor
 from tsdf_ray.game.match import Table, play_match
@@ -24,8 +25,10 @@ from tsdf_ray.generators import load_family
 from tsdf_ray.judges import attackers_judge
 from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.copy import Copy
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
+from tsdf_ray.store.mirror import Mirror, is_uri
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory, check_new
@@ -44,16 +47,22 @@ def play(
     """Play every defender of a scenario against every attacker, once per seed, and report.
 
     `scenario` is a packaged name, a file, or a `Scenario`; `out` a folder that does not exist yet (default:
-    runs/NAME-TIME); `changes` are `dotted.key=value`. Raises UserError before anything is written, and Stopped after
-    SIGINT or SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
+    runs/NAME-TIME), or a URI (s3://BUCKET/FOLDER, gs://, abfs://, hdfs://, file://): then the run is played in a local
+    folder and copied there round by round. `changes` are `dotted.key=value`. Raises UserError before anything is
+    written, NotStored when the disk is full or the storage fails (`resume` goes on), and Stopped after SIGINT or
+    SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
     """
-    game, root = _begin(scenario, out, changes)
+    game = _game(scenario, changes)
+    copy = Copy(Mirror(str(out))) if out is not None and is_uri(out) else None
+    root = _new_root(game, out) if copy is None else copy.root
+    if copy is not None:
+        copy.check_new()
     layout = ready(game, supply_of(executor, address), plan)
     first = load_materials(game, game.seeds[0])
     # A missing or damaged file must show before anything is written.
     attackers_judge(game.judge, load_family(game.generator).attributes)
     networks(game.evaluation)
-    run = RunDirectory.create(root, game)
+    run = RunDirectory.create(root, game) if copy is None else _create_copied(copy, game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 
 
@@ -72,7 +81,10 @@ def tune(
     As `play`; `loggers` are `mlflow=URI` and `wandb=PROJECT`, beside TensorBoard in DIR/tune. The run's
     `info["status"]` is `failed` when no trial could be completed. `progress`: see `cli/search_progress.py`.
     """
-    game, root = _begin(scenario, out, changes)
+    if out is not None and is_uri(out):
+        raise UserError(f"--out {out}: a search is written to a folder (of shared storage, where machines share it)")
+    game = _game(scenario, changes)
+    root = _new_root(game, out)
     engine = _engine()
     needed = engine.ready(game, address, loggers)
     run = RunDirectory.create(root, game, kind="search")
@@ -91,6 +103,8 @@ class _Engine(Protocol):
 def write_report(path: str | Path) -> Path:
     """Write report.html and figures/ of a run or a search anew; returns the page. Raises UserError: no such run."""
     run = Run(path)
+    if run.info.get("kind") == "search" and is_uri(path):
+        raise UserError(f"{path}: is a search; its report is made from a folder")
     return _engine().report(run.path) if run.info.get("kind") == "search" else run.report()
 
 
@@ -99,13 +113,41 @@ def _engine() -> _Engine:
     return look_up("searches", "tune", none)
 
 
-def _begin(scenario: str | Path | Scenario, out: str | Path | None, changes: tuple[str, ...]) -> tuple[Scenario, Path]:
-    """The scenario, and the folder where nothing lies yet."""
-    game = scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
+def _game(scenario: str | Path | Scenario, changes: tuple[str, ...]) -> Scenario:
+    return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
+
+
+def _new_root(game: Scenario, out: str | Path | None) -> Path:
+    """The folder where nothing lies yet."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
     check_new(root)
-    return game, root
+    return root
+
+
+def _create_copied(copy: Copy, game: Scenario) -> RunDirectory:
+    copy.hold()
+    try:
+        copy.check_new()  # once more: nobody else began meanwhile
+        copy.set_aside()
+        return RunDirectory.create(copy.root, game, copy=copy)
+    except UserError:
+        copy.close()
+        raise
+
+
+def _open(path: str | Path) -> tuple[RunDirectory, Scenario]:
+    """A run to go on with: a folder's, or a URI's in the local folder where it is played."""
+    if not is_uri(path):
+        return RunDirectory.open(Path(path))
+    copy = Copy(Mirror(str(path)))
+    copy.hold()
+    try:
+        copy.take_up()
+        return RunDirectory.open(copy.root, copy)
+    except UserError:
+        copy.close()
+        raise
 
 
 def resume(
@@ -119,10 +161,11 @@ def resume(
 ) -> Run:
     """Go on with a stopped, killed or failed run or search: what is finished is kept, the rest is played.
 
-    The tables of a run equal those of an unbroken one. Raises UserError when `path` is no run, is held by another
-    process, or a file it needs was changed. `executor` is for runs, `loggers` for searches.
+    `path` is what `play` was given as `out`. Rounds whose files were damaged are played again. The tables of a run
+    equal those of an unbroken one. Raises UserError when `path` is no run, is held by another process, or its scenario
+    was changed. `executor` is for runs, `loggers` for searches.
     """
-    run, game = RunDirectory.open(Path(path))
+    run, game = _open(path)
     if run.info().get("kind") == "search":
         engine = _engine()
         try:
@@ -154,10 +197,12 @@ def _play_all(
     control = progress or Quiet()
     manifest = Manifest(run.root / "manifest.jsonl")
     manifest.repair()
-    recorder = Recorder(run.root, manifest)
+    recorder = Recorder(run.root, manifest, run, control.note)
     failed: dict[str, str] = {}
     status = "failed"
     try:
+        for note in run.notes:
+            control.note(note)
         run.update(status="running", failed={})
         control.begin(game, {match.id: len(manifest.of(match.id)) for match in all_matches(game)})
         executor = make_executor(executor_name, run.event, layout, address)
@@ -168,22 +213,22 @@ def _play_all(
         finally:
             executor.close()
         status = "failed" if failed else "complete"
-    except Stopped:
+    except (Stopped, NotStored):
         status = "stopped"
         raise
     finally:
         control.end()
-        run.update(failed=failed)
-        if status == "stopped":
-            run.update(status=status, seconds=earlier + time.time() - began)
-        elif manifest.entries or status == "complete":
-            finish_run(run, game, manifest, status, earlier + time.time() - began)
-            if report:
-                Run(run.root).report()
-        else:
-            run.update(status=status, seconds=earlier + time.time() - began)
-        run.close()
-    return Run(run.root)
+        # Closing comes whatever happens: a full disk fails these writes as well.
+        with closing(run):
+            run.update(failed=failed)
+            if status != "stopped" and (manifest.entries or status == "complete"):
+                finish_run(run, game, manifest, status, earlier + time.time() - began)
+                if report:
+                    Run(run.root).report()
+            else:
+                run.update(status=status, seconds=earlier + time.time() - began)
+            run.finished()
+    return Run(run.root, run.place)
 
 
 def _play_matches(game: Scenario, table: Table, materials: dict[int, Materials], run: RunDirectory) -> dict[str, str]:

@@ -35,10 +35,12 @@ def show(run: Run) -> None:
     table_console().print(table)
     page = run.path / "report.html"
     typer.echo(f"report: {page}" if page.exists() else f"run: {run.path}")
+    if run.place != str(run.path):
+        typer.echo(f"copied to {run.place}")
     failed: dict[str, str] = run.info.get("failed", {})
     if failed:
         reasons = "\n".join(f"{match}: {reason}" for match, reason in failed.items())
-        again = f"`tsdf-ray resume {run.path}` plays them again"
+        again = f"`tsdf-ray resume {run.place}` plays them again"
         raise leave(FAILED, f"{len(failed)} match(es) failed:\n{reasons}\n{again}")
 
 

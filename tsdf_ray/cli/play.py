@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +12,10 @@ AddressOption = Annotated[str | None, typer.Option("--address", help="A running 
 
 def play(
     scenario: Annotated[str, typer.Argument(help="A packaged scenario (`tsdf-ray scenarios list`) or a YAML file.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; default: runs/NAME-TIME.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder of the run, or a URI (s3://, gs://, ...); default: runs/NAME-TIME."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example rounds=2; may be repeated."),

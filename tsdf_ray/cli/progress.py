@@ -12,6 +12,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from tsdf_ray.game.control import StopFlag
 from tsdf_ray.game.spec import MatchSpec, all_matches
@@ -51,6 +52,8 @@ class Board(StopFlag):
         self._clock = clock
         self._guard = threading.Lock()
         self.lines: dict[str, Line] = {}
+        self._took = (0, 0.0)
+        """Rounds played by this process, and their seconds."""
 
     def begin(self, scenario: Scenario, finished_rounds: dict[str, int]) -> None:
         """All matches of the scenario, with the rounds that are on disk already."""
@@ -67,6 +70,7 @@ class Board(StopFlag):
             if phase == DONE:
                 if line.since is not None:
                     line.seconds.append(now - line.since)
+                    self._took = (self._took[0] + 1, self._took[1] + now - line.since)
                 line.finished, line.since = round, None
             elif phase == FAILED:
                 line.since = None
@@ -81,11 +85,11 @@ class Board(StopFlag):
     def left(self, match: str) -> float | None:
         """Seconds until the match ends, from the mean round of this run so far; None before any round has ended."""
         line = self.lines[match]
-        known = line.seconds or [s for other in self.lines.values() for s in other.seconds]
-        if not known or line.phase == FAILED:
+        count, total = (len(line.seconds), sum(line.seconds)) if line.seconds else self._took
+        if not count or line.phase == FAILED:
             return None
         spent = 0.0 if line.since is None else self._clock() - line.since
-        mean = sum(known) / len(known)
+        mean = total / count
         return max(0.0, mean * (line.rounds - line.finished) - min(spent, mean))
 
     def total_left(self) -> float | None:
@@ -95,6 +99,9 @@ class Board(StopFlag):
             return None
         running = sum(line.since is not None for line in self.lines.values())
         return max(*(left or 0.0 for left in lefts), sum(left or 0.0 for left in lefts) / max(running, 1))
+
+    def note(self, text: str) -> None:
+        """What a subclass shows: something people should know."""
 
     def end(self) -> None:
         """Nothing to take down."""
@@ -106,6 +113,10 @@ class PlainProgress(Board):
     def __init__(self, out: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock)
         self._out = out or sys.stderr
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        print(text, file=self._out, flush=True)
 
     def changed(self, match: str, line: Line) -> None:
         """Say what ended."""
@@ -133,6 +144,10 @@ class LiveProgress(Board):
         """Show the lines."""
         super().begin(scenario, finished_rounds)
         self._live.start()
+
+    def note(self, text: str) -> None:
+        """Above the lines, where it stays."""
+        self._console.print(Text(text))
 
     def table(self) -> Table:
         """The lines as they are now."""

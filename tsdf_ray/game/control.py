@@ -17,6 +17,7 @@ class Progress(Protocol):
     def phase(self, match: MatchSpec, round: int, phase: str) -> None: ...
     def ask(self) -> None: ...
     def check(self) -> None: ...
+    def note(self, text: str) -> None: ...
     def end(self) -> None: ...
 
 
@@ -44,6 +45,9 @@ class Quiet(StopFlag):
         """Nothing to show."""
 
     def phase(self, match: MatchSpec, round: int, phase: str) -> None:
+        """Nothing to show."""
+
+    def note(self, text: str) -> None:
         """Nothing to show."""
 
     def end(self) -> None:
