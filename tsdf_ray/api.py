@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import threading
 import time
 from collections.abc import Sequence
@@ -25,13 +24,13 @@ from tsdf_ray.generators import load_family
 from tsdf_ray.judges import attackers_judge
 from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.store.copy import Copy
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest
-from tsdf_ray.store.mirror import Mirror, is_uri
+from tsdf_ray.store.mirror import is_uri
+from tsdf_ray.store.places import NewPlace, take_up
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.run import Run
-from tsdf_ray.store.rundir import RunDirectory, check_new
+from tsdf_ray.store.rundir import RunDirectory
 
 
 def play(
@@ -53,16 +52,13 @@ def play(
     SIGTERM (when the command line's handlers are set). Matches that fail are named in `run.info["failed"]`.
     """
     game = _game(scenario, changes)
-    copy = Copy(Mirror(str(out))) if out is not None and is_uri(out) else None
-    root = _new_root(game, out) if copy is None else copy.root
-    if copy is not None:
-        copy.check_new()
+    place = NewPlace.of(out, game)
     layout = ready(game, supply_of(executor, address), plan)
     first = load_materials(game, game.seeds[0])
     # A missing or damaged file must show before anything is written.
     attackers_judge(game.judge, load_family(game.generator).attributes)
     networks(game.evaluation)
-    run = RunDirectory.create(root, game) if copy is None else _create_copied(copy, game)
+    run = place.create(game)
     return _play_all(run, game, executor, address, layout, progress, report, {game.seeds[0]: first})
 
 
@@ -84,7 +80,7 @@ def tune(
     if out is not None and is_uri(out):
         raise UserError(f"--out {out}: a search is written to a folder (of shared storage, where machines share it)")
     game = _game(scenario, changes)
-    root = _new_root(game, out)
+    root = NewPlace.of(out, game).root
     engine = _engine()
     needed = engine.ready(game, address, loggers)
     run = RunDirectory.create(root, game, kind="search")
@@ -117,39 +113,6 @@ def _game(scenario: str | Path | Scenario, changes: tuple[str, ...]) -> Scenario
     return scenario if isinstance(scenario, Scenario) else Scenario.load(scenario, changes)
 
 
-def _new_root(game: Scenario, out: str | Path | None) -> Path:
-    """The folder where nothing lies yet."""
-    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    root = Path(out) if out is not None else Path("runs") / f"{Path(game.name).name}-{stamp}"
-    check_new(root)
-    return root
-
-
-def _create_copied(copy: Copy, game: Scenario) -> RunDirectory:
-    copy.hold()
-    try:
-        copy.check_new()  # once more: nobody else began meanwhile
-        copy.set_aside()
-        return RunDirectory.create(copy.root, game, copy=copy)
-    except UserError:
-        copy.close()
-        raise
-
-
-def _open(path: str | Path) -> tuple[RunDirectory, Scenario]:
-    """A run to go on with: a folder's, or a URI's in the local folder where it is played."""
-    if not is_uri(path):
-        return RunDirectory.open(Path(path))
-    copy = Copy(Mirror(str(path)))
-    copy.hold()
-    try:
-        copy.take_up()
-        return RunDirectory.open(copy.root, copy)
-    except UserError:
-        copy.close()
-        raise
-
-
 def resume(
     path: str | Path,
     *,
@@ -165,7 +128,7 @@ def resume(
     equal those of an unbroken one. Raises UserError when `path` is no run, is held by another process, or its scenario
     was changed. `executor` is for runs, `loggers` for searches.
     """
-    run, game = _open(path)
+    run, game = take_up(path)
     if run.info().get("kind") == "search":
         engine = _engine()
         try:

@@ -71,14 +71,19 @@ class Copy:
         """Give it back."""
         self._lease.release()
 
+    def told(self) -> bytes:
+        """run.json there. Raises UserError when there is no run."""
+        found = self.mirror.read("run.json")
+        if found is None:
+            raise UserError(f"{self.mirror}: is not a run (no run.json); give what `play --out` was given")
+        return found
+
     def take_up(self) -> None:
         """Bring the local folder up to date with the copy, or the copy with the folder when that has more.
 
         Raises UserError when there is no run.
         """
-        told = self.mirror.read("run.json")
-        if told is None:
-            raise UserError(f"{self.mirror}: is not a run (no run.json); give what `play --out` was given")
+        told = self.told()
         there = remote_lines(self.mirror)
         here = local_lines(self.root)
         if self._diverged(told, set(here), set(there)):

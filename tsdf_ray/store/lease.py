@@ -63,10 +63,8 @@ class Lease:
                 raise self._held(found)
             if gone is None:
                 self._watch(found)
-            sign = "is gone" if gone else "gives no sign of life"
-            note = (
-                f"taken over from process {found.get('pid', 'unknown')} on {found.get('host', 'unknown')}, which {sign}"
-            )
+            holder = f"process {found.get('pid', 'unknown')} on {found.get('host', 'unknown')}"
+            note = f"taken over from {holder}, which {'is gone' if gone else 'gives no sign of life'}"
         self._write(_text(self._mine))
         if not locked or (found and elsewhere):
             time.sleep(SETTLE)
@@ -161,7 +159,8 @@ def ended(holder: Content) -> bool | None:
         return None
     try:
         process = psutil.Process(int(holder["pid"]))
-        return abs(process.create_time() - float(holder["start"])) > 2 or process.status() == psutil.STATUS_ZOMBIE
+        other = abs(process.create_time() - float(holder["start"])) > 2
+        return bool(other or process.status() == psutil.STATUS_ZOMBIE)
     except (psutil.NoSuchProcess, KeyError, ValueError):
         return True
     except psutil.AccessDenied:
