@@ -1,4 +1,4 @@
-"""The lock: exactly one process writes a run, a dead one's lock is no obstacle, and shared storage goes by the lease."""
+"""The lock: exactly one process writes a run, a dead one's is no obstacle, and shared storage goes by the lease."""
 
 from __future__ import annotations
 
@@ -137,9 +137,7 @@ def test_a_holder_elsewhere_lives_while_it_beats(
     assert time.monotonic() - began >= lease.LEASE
 
 
-def test_a_number_that_another_process_has_now_does_not_count(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_number_that_another_process_has_now_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_flock(monkeypatch, granted=False)
     (tmp_path / "lock").write_text(json.dumps(lease.identity() | {"start": 5.0}))
     with take_lock(tmp_path) as lock:
