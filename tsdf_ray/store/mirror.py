@@ -35,6 +35,12 @@ def is_uri(place: Place) -> bool:
     return isinstance(place, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", place) is not None
 
 
+def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
+    """The file system and the path that a URI names. Raises what Arrow raises when it knows none."""
+    found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(uri)
+    return found
+
+
 class Mirror:
     """Files under a URI."""
 
@@ -42,7 +48,7 @@ class Mirror:
         """Raises UserError for a URI that Arrow cannot use."""
         self.uri = uri.rstrip("/")
         try:
-            self._fs, base = fs.FileSystem.from_uri(self.uri)
+            self._fs, base = open_uri(self.uri)
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(
