@@ -159,8 +159,8 @@ class Mirror:
                 if attempt == TRIES - 1:
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
                     raise NotStored(
-                        f"{self}/{name}: cannot be {done} ({reason}), {TRIES} times; what was played is whole in "
-                        f"{self.cache}: `tsdf-ray resume {self}` on this machine takes it there and goes on"
+                        f"{self}/{name}: cannot be {done} ({reason}), {TRIES} times; when that works again, "
+                        f"`tsdf-ray resume {self}` on this machine goes on from {self.cache}"
                     ) from error
                 time.sleep(PAUSE * 2**attempt)
         raise AssertionError("the last try returns or raises")

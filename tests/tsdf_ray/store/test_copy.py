@@ -248,6 +248,7 @@ def test_a_place_without_a_run_stays_as_it_was(bucket: Bucket) -> None:
     assert Mirror("s3://photos").names() == []
 
 
+@pytest.mark.slow
 def test_a_run_is_read_without_disturbing_its_player(bucket: Bucket) -> None:
     run = begin()
     rounds(run, 0, 4)
