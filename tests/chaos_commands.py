@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from tsdf_ray import api
+
 RACE = (
     "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
     "attackers.mtcnn.collect={photos: 8, pool: cumulative}",
@@ -38,6 +40,11 @@ def play(out: str | Path, executor: str = "inprocess", before: str = "") -> subp
 def resume(out: str | Path, executor: str = "inprocess") -> subprocess.Popen[str]:
     """And on."""
     return command("resume", str(out), "--executor", executor, "--no-report")
+
+
+def resume_here(out: str | Path) -> None:
+    """And on, in this process: it has imported everything."""
+    assert api.resume(out, executor="inprocess", report=False).status == "complete"
 
 
 def ended(process: subprocess.Popen[str], seconds: float = 500) -> tuple[int, str]:

@@ -111,6 +111,7 @@ def test_a_checkpoint_cut_short_is_passed_over(races: Path, tmp_path: Path) -> N
     assert any("round 2 is played again, from round 1" in note for note in shown.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_flipped_bit_in_a_part_is_mended_after_the_end(races: Path, tmp_path: Path) -> None:
     shown = resumed(races, tmp_path / "run", 3, {round_file("parts", MATCH, 3): flip(5)})

@@ -10,19 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chaos_commands import assert_equal, command, ended, half_written, play, resume, status
+from chaos_commands import assert_equal, ended, half_written, play, resume, resume_here, status
 
 from tsdf_ray.store.manifest import Manifest, round_file
 
 MATCH = "tsdf-vs-mtcnn-s0"
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("full") / "whole"
-    code, said = ended(play(root))
-    assert code == 0, said
-    return root
 
 
 def check_refused(code: int, said: str, root: Path, words: str) -> None:
@@ -35,6 +27,7 @@ def check_refused(code: int, said: str, root: Path, words: str) -> None:
     assert [entry.round for entry in Manifest(root / "manifest.jsonl").of(MATCH)] == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_limit_on_the_size_of_files(whole: Path, tmp_path: Path) -> None:
     """RLIMIT_FSIZE: the second checkpoint, which carries more photos, is a little too large."""
@@ -44,8 +37,7 @@ def test_a_limit_on_the_size_of_files(whole: Path, tmp_path: Path) -> None:
     before = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))"
     check_refused(*ended(play(root, before=before)), root, "File too large")
     assert status(root) == "stopped"
-    code, said = ended(resume(root))
-    assert code == 0, said
+    resume_here(root)
     assert_equal(root, whole)
 
 
@@ -75,8 +67,7 @@ def test_a_disk_that_is_full(whole: Path, small_disk: Path) -> None:
     again = ended(resume(root))
     check_refused(*again, root, "No space left on device")
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
-    code, said = ended(resume(root))
-    assert code == 0, said
+    resume_here(root)
     assert_equal(root, whole)
 
 
@@ -93,7 +84,6 @@ def test_no_room_at_the_end_loses_no_round(whole: Path, tmp_path: Path) -> None:
     assert code == 2, said
     assert f"error: {root}/tables: images.parquet cannot be written" in said
     assert len(Manifest(root / "manifest.jsonl").entries) == 2
-    code, said = ended(command("resume", str(root), "--executor", "inprocess", "--no-report"))
-    assert code == 0, said
+    resume_here(root)
     assert len(Manifest(root / "manifest.jsonl").entries) == 2
     assert_equal(root, whole)

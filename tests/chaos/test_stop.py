@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chaos_commands import assert_equal, ended, half_written, play, resume, status, steps, wait_until
+from chaos_commands import assert_equal, ended, half_written, play, resume, resume_here, status, steps, wait_until
 
 from tsdf_ray.store.copy import remote_lines
 from tsdf_ray.store.manifest import Manifest
@@ -16,14 +16,6 @@ from tsdf_ray.store.mirror import Mirror
 
 SECONDS = 120.0
 """A step of this race takes about one on a free machine."""
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("stop") / "whole"
-    code, said = ended(play(root))
-    assert code == 0, said
-    return root
 
 
 def check_stopped(root: Path, code: int, said: str, began: float) -> None:
@@ -50,8 +42,7 @@ def test_in_the_middle_of_a_step(whole: Path, tmp_path: Path, after: int) -> Non
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     check_stopped(root, *ended(process), began)
-    code, said = ended(resume(root))
-    assert code == 0, said
+    resume_here(root)
     assert_equal(root, whole)
 
 
@@ -87,8 +78,7 @@ def test_while_a_round_is_recorded_and_copied(whole: Path, tmp_path: Path, monke
     assert half_written(tmp_path) == []
     assert len(remote_lines(Mirror(uri))) == 1, "the round was recorded to its end"
     (tmp_path / "cache").rename(tmp_path / "lost")  # and this machine goes
-    code, said = ended(resume(uri))
-    assert code == 0, said
+    resume_here(uri)
     assert_equal(there, whole)
 
 

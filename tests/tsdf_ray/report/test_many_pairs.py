@@ -19,12 +19,12 @@ from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.testing.rounds import made_up_materials, made_up_round
 
-DEFENDERS, ATTACKERS = 9, 7
+DEFENDERS, ATTACKERS = 7, 5
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """63 pairs of made-up rounds."""
+    """35 pairs of made-up rounds."""
     defenders = ", ".join(f"d{i}: {{kind: found, detectors: [mtcnn]}}" for i in range(DEFENDERS))
     kind = "{collect: {photos: 4}, prepare: {detectors: [mtcnn]}}"
     attackers = ", ".join(f"a{i}: {kind}" for i in range(ATTACKERS))
@@ -62,9 +62,10 @@ def test_every_pair_has_its_verdict_by_its_own_photos(root: Path) -> None:
     assert all(cell.gain.known for cell in cells.values())
 
 
+@pytest.mark.slow
 def test_the_page_tells_of_all(root: Path) -> None:
     text = write_report(root).read_text()
-    assert "This run has 63 pairs" in text
+    assert "This run has 35 pairs" in text
     table = text[text.index('<section id="everyone">') : text.index('<section id="numbers">')]
     assert len(re.findall(r"d\d against a\d", table)) == DEFENDERS * ATTACKERS
     shown = text[text.index('<section id="numbers">') :]
