@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import fs
+
+_NUMBERS = itertools.count()
+
+
+class _Object(io.BytesIO):
+    """What is written is there, whole, once it is closed."""
+
+    def __init__(self, target: Path, away: Path) -> None:
+        super().__init__()
+        self._target = target
+        self._away = away
+
+    def close(self) -> None:
+        if not self.closed:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self._away / f"{next(_NUMBERS)}"
+            temporary.write_bytes(self.getvalue())
+            temporary.replace(self._target)
+        super().close()
 
 
 class Bucket(fs.FileSystemHandler):
@@ -16,6 +38,8 @@ class Bucket(fs.FileSystemHandler):
         self.failing: dict[str, int] = {}
         self.calls: list[tuple[str, str]] = []
         self._fs = fs.LocalFileSystem()
+        self._away = root.with_name(f"{root.name}-under-way")
+        self._away.mkdir()
 
     def _path(self, call: str, path: str) -> str:
         self.calls.append((call, path))
@@ -77,9 +101,7 @@ class Bucket(fs.FileSystemHandler):
         return self._fs.open_input_file(self._path("read", path))
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        target = Path(self._path("write", path))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return self._fs.open_output_stream(str(target), compression=None)
+        return pa.PythonFile(_Object(Path(self._path("write", path)), self._away), mode="w")
 
     def open_append_stream(self, path: str, metadata: Any) -> Any:
         raise NotImplementedError("an object cannot be appended to")

@@ -39,7 +39,7 @@ def made_up_faces(seed: int, name: str, photos: int) -> FaceSet:
 def made_up_materials(seed: int, photos: int = 4) -> Materials:
     """What the matches of a seed share."""
     faces = [made_up_faces(seed, name, photos) for name in ("defender", "attacker", "evaluation")]
-    return Materials(Splits(*faces), _tensors(seed, "G", 0))
+    return Materials(Splits(faces[0], faces[1], faces[2]), _tensors(seed, "G", 0))
 
 
 def made_up_round(match: MatchSpec, round: int, materials: Materials) -> RoundResult:

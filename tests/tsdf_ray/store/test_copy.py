@@ -39,7 +39,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mirrors, "PAUSE", 0.001)
     monkeypatch.setattr(lease, "SETTLE", 0.0)
     monkeypatch.setattr(lease, "BEAT", 0.05)
-    monkeypatch.setattr(lease, "LEASE", 0.4)
+    monkeypatch.setattr(lease, "LEASE", 5.0)
     monkeypatch.setenv("TSDF_RAY_CACHE", str(tmp_path / "machine-1"))
 
 

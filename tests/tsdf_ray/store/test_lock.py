@@ -23,7 +23,7 @@ from tsdf_ray.store.lock import SIZE, take_lock
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of a moment. Forked children have them too."""
     monkeypatch.setattr(lease, "BEAT", 0.1)
-    monkeypatch.setattr(lease, "LEASE", 0.6)
+    monkeypatch.setattr(lease, "LEASE", 1.0)
     monkeypatch.setattr(lease, "SETTLE", 0.1)
 
 
@@ -178,7 +178,7 @@ def test_of_many_at_once_one_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         while not start.exists():
             time.sleep(0.001)
         lock = take_lock(tmp_path)
-        time.sleep(1.5)
+        time.sleep(2.5)
         lock.check()
         lock.close()
 
