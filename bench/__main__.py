@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("overhead", "ensemble", "defences", "search", "store")
+BENCHES = ("overhead", "ensemble", "defences", "search", "control", "sizing", "store")
 
 
 def main() -> None:

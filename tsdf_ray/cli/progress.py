@@ -12,7 +12,6 @@ from typing import TextIO
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from tsdf_ray.game.control import StopFlag
 from tsdf_ray.game.spec import MatchSpec, all_matches
@@ -101,7 +100,7 @@ class Board(StopFlag):
         return max(*(left or 0.0 for left in lefts), sum(left or 0.0 for left in lefts) / max(running, 1))
 
     def note(self, text: str) -> None:
-        """What a subclass shows: something people should know."""
+        """Something else that people want to know."""
 
     def end(self) -> None:
         """Nothing to take down."""
@@ -114,10 +113,6 @@ class PlainProgress(Board):
         super().__init__(clock)
         self._out = out or sys.stderr
 
-    def note(self, text: str) -> None:
-        """Say it."""
-        print(text, file=self._out, flush=True)
-
     def changed(self, match: str, line: Line) -> None:
         """Say what ended."""
         if line.phase == DONE:
@@ -129,6 +124,10 @@ class PlainProgress(Board):
             )
         elif line.phase == FAILED:
             print(f"{match}: failed in round {line.finished + 1}/{line.rounds}", file=self._out, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        print(text, file=self._out, flush=True)
 
 
 class LiveProgress(Board):
@@ -145,10 +144,6 @@ class LiveProgress(Board):
         super().begin(scenario, finished_rounds)
         self._live.start()
 
-    def note(self, text: str) -> None:
-        """Above the lines, where it stays."""
-        self._console.print(Text(text))
-
     def table(self) -> Table:
         """The lines as they are now."""
         with self._guard:
@@ -162,6 +157,10 @@ class LiveProgress(Board):
                     table.add_row(name, f"round {line.round}/{line.rounds}", doing, f"left {short(self.left(name))}")
             table.add_row(f"{ended} of {len(self.lines)} matches ended", "", "", f"left {short(self.total_left())}")
             return table
+
+    def note(self, text: str) -> None:
+        """Above the live lines."""
+        self._console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         """Take the lines down."""

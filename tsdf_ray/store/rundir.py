@@ -137,6 +137,10 @@ class RunDirectory:
         if self._copy is not None:
             self._copy.finish()
 
+    def note(self, kind: str, text: str, **more: Any) -> None:
+        """Append what people want to know, with the time; see `Journal` (game/executor.py)."""
+        self.log({"event": kind, "text": text, "time": time.time(), **more})
+
     def close(self) -> None:
         """Give the lock back."""
         self._lock.close()
