@@ -78,7 +78,7 @@ def test_no_room_at_the_end_loses_no_round(whole: Path, tmp_path: Path) -> None:
     root = tmp_path / "run"
     before = (
         "import errno\nfrom tsdf_ray.store import finish\n"
-        "def full(*_): raise OSError(errno.ENOSPC, 'full')\nfinish.pq.ParquetWriter = full"
+        "def full(*_, **__): raise OSError(errno.ENOSPC, 'full')\nfinish.pq.ParquetWriter = full"
     )
     code, said = ended(play(root, before=before))
     assert code == 2, said
