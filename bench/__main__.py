@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("overhead", "ensemble", "defences", "search", "control", "sizing", "groups")
+BENCHES = ("overhead", "ensemble", "defences", "search", "control", "sizing", "groups", "store")
 
 
 def main() -> None:

@@ -21,13 +21,13 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tsdf_ray import api
 from tsdf_ray.game.control import Quiet
 from tsdf_ray.game.executor import make_executor
-from tsdf_ray.game.match import Table
+from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.plan import plan
-from tsdf_ray.game.spec import MatchSpec
+from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.supply import local_supply
+from tsdf_ray.race import play_matches
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.recorder import Recorder
@@ -58,13 +58,13 @@ def one(executor: str, matches: int) -> dict[str, float]:
         there = Table(hands, Recorder(warm.root, Manifest(warm.root / "manifest.jsonl")), Quiet(), NULL_CAST)
 
         def start(match: MatchSpec) -> None:
-            api.play_match(match, materials[match.seed], there)
+            play_match(match, materials[match.seed], there)
 
         # As many at once as there will be: so the actors of all slots start here.
         with ThreadPoolExecutor(hands.parallel) as threads:
-            list(threads.map(start, api.all_matches(scenario)[: hands.parallel]))
+            list(threads.map(start, all_matches(scenario)[: hands.parallel]))
         began = time.perf_counter()
-        failed = api._play_matches(scenario, table, materials, run)
+        failed = play_matches(scenario, table, materials, run)
         seconds = time.perf_counter() - began
         assert not failed
         assert len(manifest.entries) == len(scenario.pairs) * len(scenario.seeds)

@@ -22,3 +22,8 @@ class OutOfMemory(MatchFailed):
 
 class Stopped(Exception):
     """The user asked us to stop (SIGINT, SIGTERM); the finished rounds are on disk and `resume` goes on."""
+
+
+class NotStored(UserError):
+    """A run cannot be written on: the disk is full, the storage does not answer. What is on disk is whole, and
+    `resume` goes on."""

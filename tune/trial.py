@@ -28,9 +28,10 @@ from tsdf_ray.metrics import aggregate, summarise
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import SearchConfig
 from tsdf_ray.store.finish import finish_run
+from tsdf_ray.store.lock import take_lock
 from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.recorder import Recorder
-from tsdf_ray.store.rundir import RunDirectory, take_lock
+from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import Report
 from tune.analysis import report_values
 from tune.outcome import Outcome
@@ -86,7 +87,7 @@ class MatchTrial:
         self._playing: dict[str, Iterator[int]] = {}
         executor = "inprocess" if setting.roles is None else "ray"
         self._executor = make_executor(executor, self._run, setting.roles, None)
-        self._table = Table(self._executor, Recorder(setting.root, self._manifest), Quiet())
+        self._table = Table(self._executor, Recorder(setting.root, self._manifest, self._run), Quiet())
 
     def step(self) -> Outcome:
         """See `Play`."""

@@ -13,7 +13,8 @@ from optuna.trial import TrialState
 
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.scenario.search import SearchConfig
-from tsdf_ray.store.rundir import RunDirectory, take_lock
+from tsdf_ray.store.lock import take_lock
+from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import Report, TrialsTable
 from tune import trial as trials
 from tune.search import settle

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tsdf_ray.cli.group import FAILED, leave
 from tsdf_ray.jobs import Outcome
+from tsdf_ray.store.mirror import is_uri
 
 if TYPE_CHECKING:
     from tsdf_ray.store.run import Run
@@ -26,9 +27,8 @@ COLUMNS = {
 def of(run: Run) -> Outcome:
     """What is shown of a run that has ended."""
     page = run.path / "report.html"
-    place = str(run.path)
     failed: dict[str, str] = run.info.get("failed", {})
-    return Outcome(place, str(page) if page.exists() else None, run.summary["pairs"], failed)
+    return Outcome(run.place, str(page) if page.exists() else None, run.summary["pairs"], failed)
 
 
 def show(run: Run) -> None:
@@ -48,6 +48,8 @@ def show_outcome(found: Outcome) -> None:
         table.add_row(Text(pair), *map(Text, cells))
     table_console().print(table)
     typer.echo(f"report: {found.page}" if found.page else f"run: {found.place}")
+    if found.page and is_uri(found.place):
+        typer.echo(f"copied to {found.place}")
     if found.failed:
         reasons = "\n".join(f"{match}: {reason}" for match, reason in found.failed.items())
         again = f"`tsdf-ray resume {found.place}` plays them again"

@@ -14,7 +14,10 @@ AddressOption = Annotated[
 
 def play(
     scenario: Annotated[str, typer.Argument(help="A packaged scenario (`tsdf-ray scenarios list`) or a YAML file.")],
-    out: Annotated[str | None, typer.Option("--out", help="Folder of the run; default: runs/NAME-TIME.")] = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder of the run, or a URI (s3://, gs://, ...); default: runs/NAME-TIME."),
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example rounds=2; may be repeated."),

@@ -51,6 +51,8 @@ class Board(StopFlag):
         self._clock = clock
         self._guard = threading.Lock()
         self.lines: dict[str, Line] = {}
+        self._took = (0, 0.0)
+        """Rounds played by this process, and their seconds."""
 
     def begin(self, scenario: Scenario, finished_rounds: dict[str, int]) -> None:
         """All matches of the scenario, with the rounds that are on disk already."""
@@ -67,6 +69,7 @@ class Board(StopFlag):
             if phase == DONE:
                 if line.since is not None:
                     line.seconds.append(now - line.since)
+                    self._took = (self._took[0] + 1, self._took[1] + now - line.since)
                 line.finished, line.since = round, None
             elif phase == FAILED:
                 line.since = None
@@ -81,11 +84,11 @@ class Board(StopFlag):
     def left(self, match: str) -> float | None:
         """Seconds until the match ends, from the mean round of this run so far; None before any round has ended."""
         line = self.lines[match]
-        known = line.seconds or [s for other in self.lines.values() for s in other.seconds]
-        if not known or line.phase == FAILED:
+        count, total = (len(line.seconds), sum(line.seconds)) if line.seconds else self._took
+        if not count or line.phase == FAILED:
             return None
         spent = 0.0 if line.since is None else self._clock() - line.since
-        mean = sum(known) / len(known)
+        mean = total / count
         return max(0.0, mean * (line.rounds - line.finished) - min(spent, mean))
 
     def total_left(self) -> float | None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 
-def report(run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a run or a search.")]) -> None:
+def report(
+    run: Annotated[str, typer.Argument(metavar="DIR", help="Folder of a run or a search, or URI of a run.")],
+) -> None:
     """Write report.html and figures/ of a run anew."""
     from tsdf_ray import api
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,9 @@ from tsdf_ray.cli.tune import LogOption
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of a stopped, killed or failed run or search.")],
+    run: Annotated[
+        str, typer.Argument(metavar="DIR", help="Folder (or URI) of a stopped, killed or failed run or search.")
+    ],
     executor: ExecutorOption = "ray",
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,7 @@ def tune(
     scenario: Annotated[
         str, typer.Argument(help="A scenario with a section `search`: a packaged one, or a YAML file.")
     ],
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of the search; default: runs/NAME-TIME.")] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Folder of the search; default: runs/NAME-TIME.")] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change a key, for example search.trials=8; may be repeated."),

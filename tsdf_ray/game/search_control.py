@@ -61,3 +61,6 @@ class _Linked(Quiet):
     def check(self) -> None:
         super().check()
         self._board.check()
+
+    def note(self, text: str) -> None:
+        self._board.note(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from tsdf_ray.scenario import Scenario
 
@@ -19,8 +19,8 @@ class MatchSpec:
 
     @cached_property
     def scenario(self) -> Scenario:
-        """The checked scenario (parsed once per process and match)."""
-        return Scenario.model_validate_json(self.scenario_json)
+        """The checked scenario (parsed once per process: thousands of matches share it)."""
+        return _parsed(self.scenario_json)
 
     @property
     def id(self) -> str:
@@ -41,6 +41,11 @@ class MatchSpec:
     def shows_last_round(self) -> bool:
         """May the defender see the generator as the attacker retrained it (knowledge `last_round`)?"""
         return self.scenario.defenders[self.defender].knowledge == "last_round"
+
+
+@lru_cache(maxsize=16)
+def _parsed(scenario_json: str) -> Scenario:
+    return Scenario.model_validate_json(scenario_json)
 
 
 def all_matches(scenario: Scenario) -> list[MatchSpec]:

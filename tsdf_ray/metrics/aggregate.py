@@ -73,7 +73,9 @@ def aggregate(images: pa.Table, resamples: int, run_seed: int) -> pa.Table:
     for pair in _pairs(images):
         seeds = sorted(set(pair["seed"].tolist()))
         for label in [*seeds, None]:
-            groups = resample(pair if label is None else pair[pair["seed"] == label], resamples, run_seed)
+            # Of a single seed, pooled is the same as its own.
+            if label is not None or len(seeds) > 1:
+                groups = resample(pair if label is None else pair[pair["seed"] == label], resamples, run_seed)
             tables += [_table(groups, label), _derived_table(groups, label)]
     return pa.concat_tables(tables)
 

@@ -45,6 +45,18 @@ def transfer(metrics: pa.Table, scenario: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
+def needed(metrics: pa.Table) -> pa.Table:
+    """The rows that `transfer` looks at; of many pairs they are few."""
+    metric, phase = metrics["metric"], metrics["phase"]
+
+    def within(column: pa.ChunkedArray, names: tuple[str, ...]) -> Any:
+        return pc.is_in(column, pa.array(names, pa.string()))
+
+    detected = pc.and_(pc.equal(phase, "detection"), within(metric, DETECTOR_METRICS))
+    forged = pc.and_(within(phase, ("before", "transfer")), within(metric, GENERATOR_METRICS))
+    return metrics.filter(pc.and_(pc.is_null(metrics["seed"]), pc.or_(detected, forged)))
+
+
 def _table(
     of: str, metric: str, attacker: str, cells: list[tuple[dict[str, Any], str]], known: Callable[[str, str], bool]
 ) -> list[Table]:

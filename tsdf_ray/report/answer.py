@@ -13,17 +13,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from tsdf_ray.metrics.bootstrap import interval, photo_counts, seed_counts
 from tsdf_ray.report.data import MISSING, Key, Run, Value
+from tsdf_ray.report.many import protection_rows
 
 HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
 _WORDS = {HOLDS: "still works against", WORN: "is worn down by", NOTHING: "shows no effect against"}
 WEAKENED = 0.15
 """A fall of edit success on unprotected photos, from G_0 to the last generator, worth a warning."""
+
+NAMED = 8
+"""Most names in a sentence."""
 
 Cells = dict[tuple[int, str], tuple[float, float]]
 """(seed, photo) -> sum of value, sum of weight."""
@@ -49,11 +51,13 @@ class Answer:
     cells: dict[Key, Cell]
     unprotected: dict[str, Value]
     """Attacker -> share of forgeries from unprotected photos that fail too."""
+    ranked: tuple[str, ...] = ()
+    """Defenders, the strongest first."""
 
 
 def answer(run: Run) -> Answer:
     """Compare the pairs of a run after their last rounds."""
-    photos = {pair: _protection(run, pair) for pair in run.pairs}
+    photos = _protection(run)
     cells = {pair: _cell(run, pair, *photos[pair]) for pair in run.pairs}
     unprotected = {a: run.reference(a, run.rounds, "none", "protection") for a in run.attackers}
     ranked = sorted(run.defenders, key=lambda d: _strength(run, cells, d), reverse=True)
@@ -61,7 +65,11 @@ def answer(run: Run) -> Answer:
     if not measured:
         reason = next((c.value.reason for c in cells.values() if c.value.reason), "no finished round")
         return Answer(
-            Markup("Nothing can be said yet: protection is not available ({}).").format(reason), (), cells, unprotected
+            Markup("Nothing can be said yet: protection is not available ({}).").format(reason),
+            (),
+            cells,
+            unprotected,
+            tuple(ranked),
         )
     rounds = _count(run.rounds, "round")
     headline = Markup("After {}, {}.").format(rounds, _clause(run, cells, measured[0]))
@@ -82,7 +90,7 @@ def answer(run: Run) -> Answer:
                 len(run.seeds)
             )
         )
-    return Answer(headline, tuple(more), cells, unprotected)
+    return Answer(headline, tuple(more), cells, unprotected, tuple(ranked))
 
 
 def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
@@ -192,30 +200,24 @@ def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], photos: d
     return Markup("Each against the attacker that harms it most, {} {}: {}.").format(names, told, measure)
 
 
-def _protection(run: Run, pair: Key) -> tuple[Cells, Cells]:
-    """Protection per seed and photo after the pair's last round: of its published photos, and of unprotected ones."""
+def _protection(run: Run) -> dict[Key, tuple[Cells, Cells]]:
+    """Of every pair, protection per seed and photo after its last round: of its published photos, and of unprotected
+    ones."""
+    found: dict[Key, tuple[Cells, Cells]] = {pair: ({}, {}) for pair in run.pairs}
+    last = {pair: len(run.over_rounds(pair, "protection")) for pair in run.pairs}
     path = run.root / "tables" / "images.parquet"
-    last = len(run.over_rounds(pair, "protection"))
-    if not path.exists() or last == 0:
-        return {}, {}
-    is_row = (
-        (pc.field("defender") == pair[0])
-        & (pc.field("attacker") == pair[1])
-        & (pc.field("metric") == "protection")
-        & (pc.field("round") == last)
-        & (pc.field("judged_round") == last)
-    )
-    table = pq.read_table(path, columns=["seed", "photo", "phase", "model", "value", "weight"], filters=is_row)
-    own: Cells = {}
-    bare: Cells = {}
-    for row in table.to_pylist():
+    for row in protection_rows(path) if path.exists() else ():
+        pair = row["defender"], row["attacker"]
+        if pair not in found or row["round"] != last[pair] or row["value"] is None:
+            continue
+        own, bare = found[pair]
         into = (
             own if row["phase"] == "after" else bare if (row["phase"], row["model"]) == ("reference", "none") else None
         )
-        if into is not None and row["value"] is not None:
+        if into is not None:
             total, weight = into.get((row["seed"], row["photo"]), (0.0, 0.0))
             into[row["seed"], row["photo"]] = (total + row["value"], weight + row["weight"])
-    return own, bare
+    return found
 
 
 def paired_difference(a: Cells, b: Cells, resamples: int = 1000, run_seed: int = 0) -> Value:
@@ -258,7 +260,9 @@ def span(value: Value) -> str:
 
 
 def listed(parts: Sequence[Markup]) -> Markup:
-    """'a', 'a and b', 'a, b and c'."""
+    """'a', 'a and b', 'a, b and c'; of more than `NAMED` the first ones, and how many more there are."""
+    if len(parts) > NAMED:
+        parts = [*parts[: NAMED - 1], Markup("{} more").format(len(parts) - NAMED + 1)]
     if len(parts) < 2:
         return Markup("").join(parts)
     return Markup(", ").join(parts[:-1]) + " and " + parts[-1]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
@@ -58,6 +60,11 @@ MISSING = Value(None, reason="not measured")
 Key = tuple[str, str]
 """(defender, attacker)."""
 
+DRAWN = 24
+"""Pairs of which all are drawn; of more: the strongest defenders against the attackers that harm most."""
+OF_ALL = ("protection", "edit_success")
+"""Metrics of unprotected photos that the answer needs of every pair."""
+
 _KEYS = ("defender", "attacker", "round", "judged_round", "step_share", "phase", "model", "metric")
 
 
@@ -91,10 +98,12 @@ class Run:
             tuple(_lines(root / "events.jsonl")),
             tuple(_lines(root / "manifest.jsonl")),
             # When every match failed in its first round there are no tables: the page then says why.
-            _pooled(_table(root / "tables" / "metrics.parquet", nothing_yet)) if summary.get("pairs") else {},
+            _rows(root / "tables" / "metrics.parquet", nothing_yet, len(summary["pairs"]))
+            if summary.get("pairs")
+            else {},
         )
 
-    @property
+    @cached_property
     def pairs(self) -> list[Key]:
         """Pairs with results, defenders and attackers in the order of the scenario."""
         found: list[Key] = []
@@ -105,12 +114,12 @@ class Run:
         place = {name: i for i, name in reversed(list(enumerate(order)))}
         return sorted(found, key=lambda p: (place.get(p[0], len(order)), place.get(p[1], len(order))))
 
-    @property
+    @cached_property
     def defenders(self) -> list[str]:
         """Defenders with results."""
         return list(dict.fromkeys(d for d, _ in self.pairs))
 
-    @property
+    @cached_property
     def attackers(self) -> list[str]:
         """Attackers with results, in the order of the scenario."""
         found = dict.fromkeys(a for _, a in self.pairs)
@@ -127,7 +136,7 @@ class Run:
         resamples = (self.scenario.get("evaluation") or {}).get("resamples", 1000)
         return int(resamples), (self.seeds or [0])[0]
 
-    @property
+    @cached_property
     def rounds(self) -> int:
         """Rounds with results: the longest of any pair."""
         return max((len(self.over_rounds(p, "protection")) for p in self.pairs), default=0)
@@ -162,8 +171,8 @@ class Run:
 
     def reference(self, attacker: str, round: int, name: str, metric: str, defender: str | None = None) -> Value:
         """`none` or `noise` judged by G_r of the races against `attacker`: one defender's, or the first that has it."""
-        for d, a in self.pairs:
-            if a == attacker and defender in {None, d}:
+        for d, a in self.pairs if defender is None else [(defender, attacker)]:
+            if a == attacker:
                 value = self.row((d, a), round, round, "reference", metric, model=name)
                 if value.known:
                     return value
@@ -178,7 +187,8 @@ def _series(entries: Any) -> list[Value]:
     return [Value.of(entry) for entry in cells]
 
 
-def _pooled(table: pa.Table) -> dict[tuple[Any, ...], Value]:
+def pooled(table: pa.Table) -> dict[tuple[Any, ...], Value]:
+    """Rows of metrics.parquet by what they are about (`Run.rows`); those of single seeds are left out."""
     rows: dict[tuple[Any, ...], Value] = {}
     for row in table.to_pylist():
         if row["seed"] is not None:
@@ -216,9 +226,13 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
             return
 
 
-def _table(path: Path, remedy: str) -> pa.Table:
+def _rows(path: Path, remedy: str, pairs: int) -> dict[tuple[Any, ...], Value]:
+    """All pooled rows of a run of few pairs; of one with many, those of the references."""
+    wanted = pc.field("seed").is_null()
+    if pairs > DRAWN:
+        wanted &= (pc.field("phase") == "reference") & pc.field("metric").isin(OF_ALL)
     try:
-        return pq.read_table(path)
+        return pooled(pq.read_table(path, filters=wanted))
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; {remedy}") from error
     except pa.ArrowInvalid as error:

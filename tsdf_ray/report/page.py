@@ -10,7 +10,8 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from tsdf_ray.report.answer import HOLDS, NOTHING, UNKNOWN, WORN, Cell, answer, percent, points, span
+from tsdf_ray.report import many
+from tsdf_ray.report.answer import HOLDS, NOTHING, UNKNOWN, WORN, Answer, Cell, answer, percent, points, span
 from tsdf_ray.report.charts import SERIES, Chart
 from tsdf_ray.report.data import Key, Run, Value
 from tsdf_ray.report.figures import all_charts
@@ -34,8 +35,9 @@ def write_report(run_dir: Path) -> Path:
     Reads the run directory alone. Raises UserError when it is none, has no results yet, or a file of it is damaged.
     """
     run = Run.load(run_dir)
-    charts = all_charts(run)
-    return write_page(run_dir, charts, render(run, charts))
+    found = answer(run)
+    charts = all_charts(many.drawn(run, found.ranked))
+    return write_page(run_dir, charts, render(run, charts, found))
 
 
 def write_page(root: Path, charts: dict[str, Chart], text: str) -> Path:
@@ -48,16 +50,19 @@ def write_page(root: Path, charts: dict[str, Chart], text: str) -> Path:
     return page
 
 
-def render(run: Run, charts: dict[str, Chart]) -> str:
+def render(run: Run, charts: dict[str, Chart], found: Answer | None = None) -> str:
     """The page as text. Everything that comes from the run is escaped; only our own SVG and style sheet are not."""
     template = page_template(_resource("page.html"), percent=percent, span=span)
-    found = answer(run)
+    found = found or answer(run)
+    everyone = many.lines(run, {pair: cell.verdict for pair, cell in found.cells.items()})
+    run = many.drawn(run, found.ranked)
     return template.render(
         css=stylesheet(),
         name=str(run.summary.get("scenario") or run.info.get("scenario") or run.root.name),
         title=str(run.scenario.get("title") or ""),
         run=run,
         answer=found,
+        everyone=everyone,
         states={HOLDS: "good", WORN: "mid", NOTHING: "bad", UNKNOWN: "none"},
         colours={d: i % len(SERIES) for i, d in enumerate(run.defenders)},
         payoff=_payoff(run, found.cells),

@@ -3,64 +3,126 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from tsdf_ray.digest import array_digest, file_digest
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.materials import Materials
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import RoundResult, Standing
 from tsdf_ray.generators import Tensors
 from tsdf_ray.store.atomic import write_table, write_tensors
-from tsdf_ray.store.manifest import Entry, Manifest, check_files
+from tsdf_ray.store.manifest import (
+    KEPT_CHECKPOINTS,
+    Entry,
+    Manifest,
+    damage,
+    round_file,
+    stale_checkpoint,
+)
 
-KEPT_CHECKPOINTS = 2
+FOLDERS = ("parts", "perturbations", "checkpoints", "samples")
+
+
+class Keeper(Protocol):
+    """The run a recorder writes into (`RunDirectory`)."""
+
+    def check(self) -> None: ...
+    def log(self, line: Mapping[str, Any]) -> None: ...
+    def recorded(self, entry: Entry) -> None: ...
 
 
 class Recorder:
     """Writes the files of a round, then its manifest line; answers where a match stands."""
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(
+        self, root: Path, manifest: Manifest, run: Keeper | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
+        """`run`: asked before a round is made to exist, and told of it afterwards; `tell`: shows a line to people."""
         self._root = root
         self._manifest = manifest
+        self._run = run
+        self._tell = tell
 
     def standing(self, match: MatchSpec, materials: Materials) -> Standing:
-        """The last finished round, from disk. Raises UserError when a file it needs is missing or differs."""
+        """The last finished round whose files, and those of the rounds before it, are as the manifest says.
+
+        Rounds after it are played again, and what is damaged is said; nothing of them is removed before that.
+        """
         entries = self._manifest.of(match.id)
-        if not entries:
+        last = self._whole(match, entries)
+        if last == 0:
             return Standing(0, materials.generator)
-        last = entries[-1].round
         if last == match.rounds:
             return Standing(last, {})
-        check_files(self._root, entries[-1], "checkpoints/")
-        stored, notes = read_tensors(self._root / _name("checkpoints", match.id, last, "safetensors"))
+        stored, notes = read_tensors(self._root / round_file("checkpoints", match.id, last))
         generator = {name.removeprefix("G."): value for name, value in stored.items() if name.startswith("G.")}
         published = []
-        for entry in entries:
-            check_files(self._root, entry, "perturbations/")
-            arrays, _ = read_tensors(self._root / _name("perturbations", match.id, entry.round, "safetensors"))
+        for entry in entries[:last]:
+            arrays, _ = read_tensors(self._root / round_file("perturbations", match.id, entry.round))
             published.append(materials.splits.evaluation.with_pixels(arrays["published"]))
         pool = _pool_from(stored, notes, published[0].attributes)
         return Standing(last, generator, tuple(pool), tuple(published))
 
+    def _whole(self, match: MatchSpec, entries: list[Entry]) -> int:
+        """The last round that can be gone on from, 0 when there is none; says what is damaged."""
+        ended = len(entries) == match.rounds
+        found: list[str] = []
+
+        def good(entry: Entry, folder: str) -> bool:
+            name = entry.file(folder)
+            what = damage(self._root, entry, name)
+            if what is not None:
+                found.append(f"{self._root / name}: {what}")
+            return what is None
+
+        # Whatever is read later on: all parts at the end, what was published as long as rounds are to come, the last
+        # samples for the report.
+        last = 0
+        for entry in entries:
+            if not good(entry, "parts") or not (ended or good(entry, "perturbations")):
+                break
+            last = entry.round
+        if ended and last == match.rounds and not good(entries[-1], "samples"):
+            last -= 1
+        if ended and last < match.rounds:
+            last = next((e.round - 1 for e in entries[:last] if not good(e, "perturbations")), last)
+        while 0 < last < match.rounds:
+            # Only the last checkpoints are kept: that an earlier one is gone is no damage.
+            kept = last > len(entries) - KEPT_CHECKPOINTS
+            if (kept or (self._root / entries[last - 1].file("checkpoints")).exists()) and good(
+                entries[last - 1], "checkpoints"
+            ):
+                break
+            last -= 1
+        if last < len(entries):
+            self._say(match, found, last, len(entries))
+        return last
+
+    def _say(self, match: MatchSpec, found: list[str], last: int, ended: int) -> None:
+        rounds = f"round {last + 1} is" if last + 1 == ended else f"rounds {last + 1} to {ended} are"
+        start = f"from round {last}" if last else "from the beginning"
+        text = f"{match.id}: {'; '.join(found)}; {rounds} played again, {start}"
+        if self._run is not None:
+            self._run.log({"event": "damaged", "match": match.id, "files": found, "again_from": last + 1, "note": text})
+        if self._tell is not None:
+            self._tell(text)
+
     def record(self, match: MatchSpec, result: RoundResult) -> None:
-        """Write the round; it exists from the moment its manifest line does."""
+        """Write the round; it exists from the moment its manifest line does.
+
+        Raises NotStored when there is no room, and UserError when another process has taken the run over.
+        """
         r = result.round
         notes = {"match": match.id, "round": str(r), "w": result.learned.digest}
         pool = self._pool(match, result)
-        paths = {
-            folder: _name(folder, match.id, r, suffix)
-            for folder, suffix in (
-                ("parts", "parquet"),
-                ("perturbations", "safetensors"),
-                ("checkpoints", "safetensors"),
-                ("samples", "safetensors"),
-            )
-        }
+        paths = {folder: round_file(folder, match.id, r) for folder in FOLDERS}
         write_table(self._root / paths["parts"], result.rows)
         write_tensors(
             self._root / paths["perturbations"],
@@ -75,26 +137,29 @@ class Recorder:
             notes | {"pool": json.dumps([photos.ids for photos in pool])},
         )
         write_tensors(self._root / paths["samples"], result.samples, result.notes)
-        self._manifest.append(
-            Entry(
-                match.id,
-                match.seed,
-                match.defender,
-                match.attacker,
-                r,
-                {path: file_digest(self._root / path) for path in paths.values()},
-                {
-                    "w": result.learned.digest,
-                    "published": result.published.digest,
-                    "generator": array_digest(result.generator),
-                },
-                len(result.usable),
-                result.retrained.steps,
-                result.retrained.reason,
-            )
+        entry = Entry(
+            match.id,
+            match.seed,
+            match.defender,
+            match.attacker,
+            r,
+            {path: file_digest(self._root / path) for path in paths.values()},
+            {
+                "w": result.learned.digest,
+                "published": result.published.digest,
+                "generator": array_digest(result.generator),
+            },
+            len(result.usable),
+            result.retrained.steps,
+            result.retrained.reason,
         )
-        old = self._root / _name("checkpoints", match.id, r - KEPT_CHECKPOINTS, "safetensors")
-        old.unlink(missing_ok=True)
+        if self._run is not None:
+            self._run.check()
+        self._manifest.append(entry)
+        if old := stale_checkpoint(match.id, r):
+            (self._root / old).unlink(missing_ok=True)
+        if self._run is not None:
+            self._run.recorded(entry)
 
     def _pool(self, match: MatchSpec, result: RoundResult) -> list[FaceSet]:
         """What a cumulative attacker carries on: earlier photos from the last checkpoint, and these."""
@@ -102,7 +167,11 @@ class Recorder:
             return []
         if result.round == 1:
             return [result.usable]
-        stored, notes = read_tensors(self._root / _name("checkpoints", match.id, result.round - 1, "safetensors"))
+        before = self._manifest.of(match.id)[result.round - 2]
+        # It goes on into this round's checkpoint, whose digest would vouch for it.
+        if what := damage(self._root, before, before.file("checkpoints")):
+            raise MatchFailed(f"{self._root / before.file('checkpoints')}: {what}; `tsdf-ray resume` plays it again")
+        stored, notes = read_tensors(self._root / before.file("checkpoints"))
         return [*_pool_from(stored, notes, result.usable.attributes), result.usable]
 
 
@@ -120,10 +189,6 @@ def _pool_from(stored: dict[str, np.ndarray], notes: dict[str, str], attributes:
         FaceSet(stored[f"pool.{i}.pixels"], stored[f"pool.{i}.labels"], attributes, tuple(ids))
         for i, ids in enumerate(json.loads(notes["pool"]))
     ]
-
-
-def _name(folder: str, match: str, round: int, suffix: str) -> str:
-    return f"{folder}/{match}/round-{round:03d}.{suffix}"
 
 
 def read_tensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

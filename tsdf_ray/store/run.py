@@ -10,14 +10,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.store.copy import HEAD, fetch, fetch_results
+from tsdf_ray.store.mirror import Mirror, is_uri
 from tsdf_ray.store.rundir import read_info
 
 
 class Run:
-    """Reads a run directory. Raises UserError when `path` is not one."""
+    """Reads a run. Raises UserError when `path` is none."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, place: str | None = None) -> None:
+        """`path`: a folder, or a URI, of which what is asked for is fetched; `place`: what `resume` is given, if that
+        is not `path`."""
+        self._mirror = Mirror(str(path)) if is_uri(path) else None
+        # Not where the run is played: a reader must not disturb the player.
+        self.path = Path(path) if self._mirror is None else self._mirror.folder("reads")
+        self.place = place or str(self._mirror or path)
+        if self._mirror is not None and not self._fetch("run.json"):
+            raise UserError(f"{self._mirror}: is not a run (no run.json); give what `play --out` was given")
         self.info = read_info(self.path)
 
     @property
@@ -54,17 +63,29 @@ class Run:
         """Write report.html and figures/ anew; returns the page."""
         from tsdf_ray.report import write_report
 
-        return write_report(self.path)
+        if self._mirror is None:
+            return write_report(self.path)
+        self._fetch(*HEAD, "summary.json", *(f"tables/{name}.parquet" for name in ("images", "metrics")))
+        fetch_results(self._mirror, self.path)
+        page = write_report(self.path)
+        for path in [*sorted((self.path / "figures").glob("[!.]*")), page]:
+            self._mirror.put(path, path.relative_to(self.path).as_posix())
+        return page
+
+    def _fetch(self, *names: str) -> list[str]:
+        return fetch(self._mirror, self.path, names) if self._mirror is not None else []
 
     def _json(self, name: str) -> dict[str, Any]:
         path = self.path / name
+        self._fetch(name)
         if not path.exists():
-            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.path}` finishes the run")
+            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.place}` finishes the run")
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return content
 
     def _table(self, name: str) -> pa.Table:
         path = self.path / "tables" / f"{name}.parquet"
+        self._fetch(f"tables/{name}.parquet")
         if not path.exists():
-            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.path}` finishes the run")
+            raise UserError(f"{path}: is not there yet; `tsdf-ray resume {self.place}` finishes the run")
         return pq.read_table(path)

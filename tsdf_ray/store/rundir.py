@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import platform
@@ -12,12 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.executor import StepEvent
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.store.atomic import write_json, write_text
+from tsdf_ray.store.atomic import append, write_json, write_text
+from tsdf_ray.store.copy import Copy
+from tsdf_ray.store.lock import RunLock, take_lock
+from tsdf_ray.store.manifest import Entry
 
 PACKAGES = ("tsdf-ray", "torch", "ray", "numpy", "pyarrow", "pydantic", "kornia")
 
@@ -25,46 +27,67 @@ PACKAGES = ("tsdf-ray", "torch", "ray", "numpy", "pyarrow", "pydantic", "kornia"
 class RunDirectory:
     """An open run, held by this process until `close`."""
 
-    def __init__(self, root: Path, lock: TextIO) -> None:
+    def __init__(self, root: Path, lock: RunLock, copy: Copy | None = None) -> None:
         self.root = root
+        self.place = str(root if copy is None else copy.mirror)
+        """What `resume` is given."""
+        self.notes: list[str] = [note for note in (lock.note, *(copy.notes if copy else ())) if note]
+        """What happened when it was taken up, in words."""
         self._lock = lock
+        self._copy = copy
         self._guard = threading.Lock()
-        self._events = (root / "events.jsonl").open("a", encoding="utf-8")
+        self._events = root / "events.jsonl"
+        _end_line(self._events)
+        for note in self.notes:
+            self.log({"event": "taken up", "note": note, "time": time.time()})
 
     @staticmethod
-    def create(root: Path, scenario: Scenario, kind: str = "race") -> RunDirectory:
-        """A new run; `kind`: race or search. Raises UserError when `root` is a run already, is not empty, or cannot be
-        written."""
+    def create(root: Path, scenario: Scenario, kind: str = "race", copy: Copy | None = None) -> RunDirectory:
+        """A new run; `kind`: race or search; `copy`, held, is where it goes as well. Raises UserError when `root` is a
+        run already, is not empty, or cannot be written."""
         check_new(root)
         try:
             root.mkdir(parents=True, exist_ok=True)
             lock = take_lock(root)
-            write_text(root / "scenario.yaml", scenario.as_yaml())
-            run = RunDirectory(root, lock)
         except OSError as error:
             raise UserError(f"{root}: cannot be written ({error.strerror}); choose another --out") from error
-        run.update(
-            schema=1,
-            kind=kind,
-            scenario=scenario.name,
-            digest=scenario.digest,
-            content=json.loads(scenario.as_json()),
-            seeds=list(scenario.seeds),
-            status="running",
-            started=time.time(),
-            seconds=0.0,
-            versions={name: version(name) for name in PACKAGES},
-            machine=machine(),
-            failed={},
-            skipped=[],
-        )
+        try:
+            write_text(root / "scenario.yaml", scenario.as_yaml())
+            if copy is not None:
+                copy.put(["scenario.yaml"])
+            run = RunDirectory(root, lock, copy)
+            run.update(
+                schema=1,
+                kind=kind,
+                scenario=scenario.name,
+                digest=scenario.digest,
+                content=json.loads(scenario.as_json()),
+                seeds=list(scenario.seeds),
+                status="running",
+                started=time.time(),
+                seconds=0.0,
+                versions={name: version(name) for name in PACKAGES},
+                machine=machine(),
+                failed={},
+                skipped=[],
+            )
+        except OSError as error:
+            lock.close()
+            raise UserError(f"{root}: cannot be written ({error.strerror}); choose another --out") from error
+        except UserError:
+            lock.close()
+            raise
         return run
 
     @staticmethod
-    def open(root: Path) -> tuple[RunDirectory, Scenario]:
-        """Take up an existing run. Raises UserError when `root` is none, is held by another process, or was changed."""
+    def open(root: Path, copy: Copy | None = None) -> tuple[RunDirectory, Scenario]:
+        """Take up an existing run. Raises UserError when `root` is none, is held by another process, was changed, or
+        cannot be written."""
         info = read_info(root)
-        lock = take_lock(root)
+        try:
+            lock = take_lock(root)
+        except OSError as error:
+            raise UserError(f"{root}: cannot be written ({error.strerror}); give yourself the right to") from error
         try:
             scenario = Scenario.load(root / "scenario.yaml")
         except UserError:
@@ -76,7 +99,9 @@ class RunDirectory:
             raise UserError(
                 f"{root / 'scenario.yaml'}: was changed since the run began ({changed}); play it into a new folder"
             )
-        return RunDirectory(root, lock), scenario
+        if info.get("kind") != "search":  # a search's trials are held by other processes
+            _sweep(root)
+        return RunDirectory(root, lock, copy), scenario
 
     def info(self) -> dict[str, Any]:
         """What run.json says."""
@@ -86,6 +111,8 @@ class RunDirectory:
         """Change keys of run.json."""
         with self._guard:
             write_json(self.root / "run.json", self.info() | changes)
+            if self._copy is not None:
+                self._copy.put(["run.json"])
 
     def event(self, event: StepEvent) -> None:
         """Append one line to events.jsonl; may be called from any thread."""
@@ -94,8 +121,21 @@ class RunDirectory:
     def log(self, line: Mapping[str, Any]) -> None:
         """Append any JSON object to events.jsonl."""
         with self._guard:
-            self._events.write(json.dumps(line, sort_keys=True) + "\n")
-            self._events.flush()
+            append(self._events, json.dumps(line, sort_keys=True) + "\n", sync=False)
+
+    def check(self) -> None:
+        """Raises UserError when another process took the run over while this one gave no sign of life."""
+        self._lock.check()
+
+    def recorded(self, entry: Entry) -> None:
+        """A round is on disk: copy it, where there is a copy. Raises NotStored when that cannot be done."""
+        if self._copy is not None:
+            self._copy.put_round(entry)
+
+    def finished(self) -> None:
+        """Tables, summary and report are on disk: copy them, where there is a copy. Raises NotStored."""
+        if self._copy is not None:
+            self._copy.finish()
 
     def note(self, kind: str, text: str, **more: Any) -> None:
         """Append what people want to know, with the time; see `Journal` (game/executor.py)."""
@@ -103,8 +143,21 @@ class RunDirectory:
 
     def close(self) -> None:
         """Give the lock back."""
-        self._events.close()
         self._lock.close()
+        if self._copy is not None:
+            self._copy.close()
+
+
+def _end_line(path: Path) -> None:
+    """Cut off half a line that a killed process left: the next one would be spoilt with it."""
+    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
+        os.truncate(path, data.rfind(b"\n") + 1)
+
+
+def _sweep(root: Path) -> None:
+    """Remove files a killed process was writing. Only for the process that holds the run's lock."""
+    for path in root.rglob(".*.part"):
+        path.unlink(missing_ok=True)
 
 
 def read_info(root: Path) -> dict[str, Any]:
@@ -152,22 +205,3 @@ def machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "python": platform.python_version(),
     }
-
-
-def take_lock(root: Path) -> TextIO:
-    """Hold `root` until the file returned is closed. Raises UserError while another process holds it."""
-    # The kernel drops the lock with its holder, so a lock file left by a killed process is no obstacle.
-    lock = (root / "lock").open("a+", encoding="utf-8")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.seek(0)
-        holder = lock.read().strip() or "unknown"
-        lock.close()
-        raise UserError(
-            f"{root}: another process (pid {holder}) is writing this run; wait for it or stop it"
-        ) from error
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
-    return lock

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.store.atomic import append
 
 State = Literal["running", "complete", "pruned", "failed"]
 Param = str | int | float | bool | None
@@ -161,10 +162,7 @@ class TrialsTable:
         text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
         if not self._take(line):
             return False
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        append(self._path, text)
         return True
 
     def of(self, *states: State) -> list[Trial]:

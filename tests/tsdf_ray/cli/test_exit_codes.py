@@ -152,7 +152,7 @@ SUMMARY = {
 
 
 def finished(tmp_path: Path, failed: dict[str, str]) -> Any:
-    return SimpleNamespace(path=tmp_path, summary=SUMMARY, info={"failed": failed})
+    return SimpleNamespace(path=tmp_path, place=str(tmp_path), summary=SUMMARY, info={"failed": failed})
 
 
 def test_outcome_shows_the_last_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
