@@ -5,8 +5,8 @@ of the encoder's features, then one end-to-end step enlarges the change of outpu
 weights that favour the generator disrupted least. One code serves a universal w [1, 3, S, S] and one w per photo
 [B, 3, S, S]: a loss has one value per row of w.
 
-Gradients are sums over parts (a generator, a micro-batch), which the workers of a crew share. All draws are made for the
-whole batch, by every worker alike: a batch in parts sees what the undivided batch sees.
+Gradients are sums over parts (a generator, a micro-batch), which the workers of a crew share. All draws are made for
+the whole batch, by every worker alike: a batch in parts sees what the undivided batch sees.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from tsdf_ray.attackers import Work
 from tsdf_ray.errors import UserError
+from tsdf_ray.game.role import at_work
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.registry import look_up
 
@@ -59,7 +60,8 @@ def run_step(role: object, match: MatchSpec, step: str, round: int, args: tuple[
 
     torch.set_num_threads(match.scenario.threads)
     start = time.time()
-    result = getattr(role, step)(round, *args)
+    with at_work(role):
+        result = getattr(role, step)(round, *args)
     name = type(role).__name__.removesuffix("Role").lower()
     return result, StepEvent(match.id, name, step, round, os.getpid(), start, time.time(), getattr(result, "work", ()))
 
