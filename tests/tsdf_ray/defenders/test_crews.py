@@ -24,7 +24,7 @@ from tsdf_ray.testing.linear import BrightCells, LinearFamily
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
 PHOTOS = tiny_faces(7)
-EOT = [{"kind": "none"}, {"kind": "blur", "sigma": 1.0}, {"kind": "resize", "factor": 0.5}]
+EOT = [{"kind": "none"}, {"kind": "blur", "sigma": 1.0}, {"kind": "resize", "size": 24}]
 BRIGHT = {"detectors": ["bright"]}
 CASES: dict[str, dict[str, Any]] = {
     "none": {},
