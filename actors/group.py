@@ -17,6 +17,7 @@ from typing import TypeVar
 import psutil
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import TCPStore
 
 from tsdf_ray.crew import Crew
 
@@ -29,10 +30,10 @@ class GroupBroken(Exception):
     """Another worker of the group is gone: this one cannot go on. The group is built anew as a whole."""
 
 
-def open_store(host: str, size: int) -> dist.TCPStore:
+def open_store(host: str, size: int) -> TCPStore:
     """The group's meeting place, held by rank 0 of `size` workers on a free port of `host` (`store.port`)."""
     wait = datetime.timedelta(seconds=PATIENCE)
-    return dist.TCPStore(host, 0, size, is_master=True, timeout=wait, wait_for_workers=False)
+    return TCPStore(host, 0, size, is_master=True, timeout=wait, wait_for_workers=False)
 
 
 class GroupCrew(Crew):
@@ -44,7 +45,7 @@ class GroupCrew(Crew):
 
     @staticmethod
     def join(
-        rank: int, size: int, host: str, port: int, device: str = "cpu", store: dist.TCPStore | None = None
+        rank: int, size: int, host: str, port: int, device: str = "cpu", store: TCPStore | None = None
     ) -> GroupCrew:
         """Meet the others at rank 0's `open_store`: every worker calls it, rank 0 with the `store` itself.
 
@@ -52,7 +53,7 @@ class GroupCrew(Crew):
         """
         with _broken_if_it_fails("joining"):
             wait = datetime.timedelta(seconds=PATIENCE)
-            meeting = store or dist.TCPStore(host, port, size, is_master=False, timeout=wait)
+            meeting = store or TCPStore(host, port, size, is_master=False, timeout=wait)
             # Gloo would ask for the address of the host's name, which on many nodes is 127.0.0.1.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_to(host))
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
@@ -112,8 +113,8 @@ def _interface_to(host: str) -> str:
     """Name of this node's network interface from which `host` is reached."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))  # of a datagram socket: nothing is sent
-        own = probe.getsockname()[0]
+        own: str = probe.getsockname()[0]
     for name, addresses in psutil.net_if_addrs().items():
         if any(address.address == own for address in addresses):
-            return name
+            return str(name)
     return "lo"

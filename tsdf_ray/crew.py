@@ -113,7 +113,7 @@ class Total:
             device = like[0].device
             partial = None if self._partial is None else self._partial.to(device)
             flat = self._crew.combine(partial, [term.to(device) for term in self._terms], sum(sizes))
-        parts = flat.split(sizes)
+        parts = torch.split(flat, sizes)
         return [part.view(tensor.shape) for part, tensor in zip(parts, like, strict=True)]
 
 
