@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 aten = torch.ops.aten
 MIXES = {aten._to_copy.default, aten.copy_.default, aten.to.other, aten.type_as.default}
@@ -26,7 +26,7 @@ class Pretended(torch.Tensor):
     _held: torch.Tensor
 
     @staticmethod
-    def __new__(cls, real: torch.Tensor) -> Pretended:  # noqa: PYI034 (no method to override)
+    def __new__(cls, real: torch.Tensor) -> Pretended:
         made = torch.Tensor._make_wrapper_subclass(
             cls,
             real.shape,
