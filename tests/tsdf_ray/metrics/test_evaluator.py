@@ -156,7 +156,7 @@ def test_purified_photos_take_the_place_of_both_sides() -> None:
     # Another clean side for the same generator is another reference, whatever was cached.
     again = judge.forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 31), PHOTOS)
     np.testing.assert_allclose(values(again, "l2_mask"), (31 / 127.5) ** 2, atol=1e-5)
-    assert len(judge._clean) == 1  # here the generator is G_0 itself
+    assert len(judge._forger._clean) == 1  # here the generator is G_0 itself
 
 
 def test_batches_do_not_change_results() -> None:
