@@ -11,26 +11,23 @@ the whole batch, by every worker alike: a batch in parts sees what the undivided
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
 from tsdf_ray.crew import Total, pieces
 from tsdf_ray.defenders.base import Knowledge
-from tsdf_ray.defenders.eot import GradientConfig, View, draw_view
+from tsdf_ray.defenders.eot import GradientConfig, draw_view
 from tsdf_ray.defenders.forgeries import Forgeries, Part, Visit, at_feature_size, mean_square
+from tsdf_ray.defenders.scene import Scene, draw_frame
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import all_edits, draw_edits
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.randomness import torch_rng
-
-PAD_RATIO = 290 / 256
-"""Input diversity pads to 290 for photos of 256; other sizes scale."""
 
 Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """(w, photo indices) -> w: what may happen between the feature steps and the end-to-end step of a batch."""
@@ -84,30 +81,6 @@ def edits_in_turn(labels_BA: torch.Tensor, attributes: tuple[str, ...], step: in
     return torch.stack([target_PA[step % len(target_PA)] for target_PA in own])
 
 
-def input_diversity(x_BCHW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """With probability 1/2: resize to a random size in [S, 290/256 S), zero-pad at a random place, resize back to S.
-
-    Nearest-neighbour both ways, one draw for the whole batch; x: float [B, 3, S, S].
-    """
-    return draw_frame(x_BCHW.shape[-1], rng)(x_BCHW)
-
-
-def draw_frame(size: int, rng: torch.Generator) -> View:
-    """One draw of `input_diversity` for photos of this size."""
-    if float(torch.rand((), generator=rng)) >= 0.5:
-        return lambda x_BCHW: x_BCHW
-    padded = max(size + 1, round(size * PAD_RATIO))
-    inner = int(torch.randint(size, padded, (), generator=rng))
-    top, left = (int(v) for v in torch.randint(0, padded - inner + 1, (2,), generator=rng))
-
-    def framed(x_BCHW: torch.Tensor) -> torch.Tensor:
-        small = F.interpolate(x_BCHW, size=(inner, inner), mode="nearest")
-        large = F.pad(small, (left, padded - inner - left, top, padded - inner - top))
-        return F.interpolate(large, size=(size, size), mode="nearest")
-
-    return framed
-
-
 def sign_step(w: torch.Tensor, gradient: torch.Tensor, step: float, epsilon: float) -> torch.Tensor:
     """One descent step: w - step * sign(gradient), clipped to +-epsilon."""
     return (w - step * gradient.sign()).clamp(-epsilon, epsilon)
@@ -123,14 +96,6 @@ def model_weights(running_MR: torch.Tensor, temperature: float) -> torch.Tensor:
     """Softmax over models of running losses / temperature: [M, R]. Losses are negative changes, so the generator that
     changes least has the largest loss and the largest weight."""
     return (running_MR / temperature).softmax(dim=0)
-
-
-@dataclass(frozen=True)
-class Scene:
-    """How the photos are seen in one step: through a channel, and by each generator in a frame of its own."""
-
-    view: View
-    frames: Mapping[str, View]
 
 
 class Interruption(Forgeries):
