@@ -155,7 +155,7 @@ class StageTwo:
 def plain_batch(load: Workload, stage: StageOne) -> None:
     """The same outer batch as published code runs it: one graph for all generators, whose weights get gradients, clean
     outputs computed anew at every step, decoders run in feature steps too."""
-    x_BCHW, w, target = stage.work.x_BCHW, stage.start, stage.visit().target
+    x_BCHW, w, target = stage.visit().x_BCHW, stage.start, stage.visit().target
     for step in range(stage.config.feature_steps + 1):
         w = w.detach().requires_grad_()
         total = torch.zeros((), device=load.device)

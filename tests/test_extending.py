@@ -56,7 +56,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 def test_the_defence_keeps_the_contract(plugin: Path) -> None:
     done = run(plugin, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_mydefence.py")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "9 passed" in done.stdout
+    assert "10 passed" in done.stdout
 
 
 def test_the_other_contracts_are_subclassed_as_shown(plugin: Path) -> None:

@@ -9,13 +9,13 @@ worker and several get the same bits. Groups of processes join in `actors/group.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
 
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import MatchFailed, UserError
 
 T = TypeVar("T")
 
@@ -24,6 +24,11 @@ def pieces(count: int, most: int | None) -> list[range]:
     """0..count-1 in consecutive ranges of at most `most` (None: one range); their bounds depend on nothing else."""
     size = count if most is None else most
     return [range(first, min(first + size, count)) for first in range(0, count, max(1, size))]
+
+
+def span(parts: Sequence[range], mine: range) -> range:
+    """What the consecutive `parts` numbered `mine` cover together; empty when they are none."""
+    return range(parts[mine.start].start, parts[mine.stop - 1].stop) if len(mine) else range(0)
 
 
 class Crew:
@@ -50,6 +55,24 @@ class Crew:
     def gather(self, value: T) -> list[T]:
         """Every worker's value, in the order of ranks, on every worker; values must be picklable."""
         return [value]
+
+    def share(self, items: int, work: Callable[[range], T]) -> list[T]:
+        """`work` on this worker's items: every worker's result, in the order of ranks, on every worker.
+
+        Raises on all workers the UserError or MatchFailed that one of them met: none waits for it in vain.
+        """
+        if self.size == 1:
+            return [work(range(items))]
+        found: tuple[list[T], Exception | None]
+        try:
+            found = [work(self.mine(items))], None
+        except (UserError, MatchFailed) as error:
+            found = [], error
+        everyone = self.gather(found)
+        for _, met in everyone:
+            if met is not None:
+                raise met
+        return [value for values, _ in everyone for value in values]
 
 
 SOLO = Crew()
@@ -108,6 +131,10 @@ class Seat:
     """Another role takes turns on the device: between steps nothing is left on it."""
     halvings: int = 0
     """How often micro-batches were halved after the memory ran out."""
+
+    def alone(self) -> Seat:
+        """The same place without the crew: for work that is divided already."""
+        return replace(self, crew=SOLO)
 
     def micro_batch(self, batch: int, wanted: int | None) -> int:
         """Photos of a batch that are computed at once: what the scenario wants (None: the batch), halved as above.

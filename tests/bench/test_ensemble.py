@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import workload
-from tsdf_ray.defenders.interruption import input_diversity
+from tsdf_ray.defenders.scene import input_diversity
 
 
 @pytest.fixture(scope="module")

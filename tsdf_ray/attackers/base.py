@@ -113,7 +113,7 @@ class Attacker:
         """What is usable of the photos as published: purified, detected, cropped, purified for training."""
         log = Worklog()
         purifier = Purifier(self.config.purify, studied.fitted, log)
-        prepared = prepare(self.config.prepare, self._detectors, purifier("prepare", published), log)
+        prepared = prepare(self.config.prepare, self._detectors, purifier("prepare", published), log, self._seat)
         photos = purifier("train", prepared.photos)
         return replace(prepared, photos=photos, work=log.done)
 

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tsdf_ray.attackers.work import Work, Worklog
+from tsdf_ray.crew import ALONE, Seat, pieces
 from tsdf_ray.detectors.base import Boxes, Detector
 from tsdf_ray.faces.faceset import FaceSet, to_images, to_pixels
 
@@ -78,16 +79,20 @@ class Prepared:
 
 
 def prepare(
-    config: PrepareConfig, detectors: Mapping[str, Detector], photos: FaceSet, log: Worklog | None = None
+    config: PrepareConfig,
+    detectors: Mapping[str, Detector],
+    photos: FaceSet,
+    log: Worklog | None = None,
+    seat: Seat = ALONE,
 ) -> Prepared:
-    """Detect, drop or keep, crop. `detectors` holds at least those the config names."""
+    """Detect, drop or keep, crop. `detectors` holds at least those the config names. Workers share the looking."""
     log = log or Worklog()
     n = len(photos)
     votes_N = np.zeros(n, dtype=np.intp)
     boxes_N4 = np.zeros((n, 4), dtype=np.float32)
     scores_N = np.zeros(n, dtype=np.float32)
     for name in config.detectors:
-        look = partial(find_faces, config, detectors[name], photos.pixels_BCHW)
+        look = partial(find_faces, config, detectors[name], photos.pixels_BCHW, seat)
         found_N, own_N4, own_N = log.timed(f"detect {name}", n, look)
         votes_N += found_N
         surer_N = found_N & (own_N > scores_N)
@@ -113,7 +118,7 @@ def prepare(
 
 
 def find_faces(
-    config: PrepareConfig, detector: Detector, pixels_BCHW: npt.NDArray[np.uint8]
+    config: PrepareConfig, detector: Detector, pixels_BCHW: npt.NDArray[np.uint8], seat: Seat = ALONE
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """One detector's largest face in each photo: found [B], boxes [B, 4] in pixels of the photo, scores [B] (else 0).
 
@@ -130,7 +135,7 @@ def find_faces(
         if mirrored:
             view_BCHW = view_BCHW[..., ::-1]
         for photo, faces in zip(
-            asked, detect_all(detector, view_BCHW, config.score_threshold, config.enlarge), strict=True
+            asked, detect_all(detector, view_BCHW, config.score_threshold, config.enlarge, seat), strict=True
         ):
             if len(faces):
                 largest = _largest(faces)
@@ -142,24 +147,34 @@ def find_faces(
 
 
 def detect_all(
-    detector: Detector, pixels_BCHW: npt.NDArray[np.uint8], score_threshold: float, enlarge: float = 1.0
+    detector: Detector,
+    pixels_BCHW: npt.NDArray[np.uint8],
+    score_threshold: float,
+    enlarge: float = 1.0,
+    seat: Seat = ALONE,
 ) -> list[Boxes]:
-    """Faces of each photo, a bounded number of photos at a time; boxes in pixels of the photo as given.
+    """Faces of each photo, a bounded number of photos at a time; boxes in pixels of the photo as given, on the CPU.
 
     `enlarge` scales the photo for the detector (bilinear, to whole pixels); boxes are scaled back.
     """
-    boxes: list[Boxes] = []
     weight = next(detector.parameters(), torch.zeros(0))
     size = pixels_BCHW.shape[-1]
     side = round(enlarge * size)
-    with torch.inference_mode():
-        for start in range(0, len(pixels_BCHW), CHUNK):
-            x_BCHW = to_images(torch.from_numpy(np.array(pixels_BCHW[start : start + CHUNK]))).to(weight.device)
+    parts = pieces(len(pixels_BCHW), seat.micro_batch(CHUNK, None))
+
+    def look(mine: range) -> list[Boxes]:
+        boxes: list[Boxes] = []
+        for part in (parts[n] for n in mine):
+            x_BCHW = to_images(torch.from_numpy(np.array(pixels_BCHW[part.start : part.stop]))).to(weight.device)
             if side != size:
                 x_BCHW = F.interpolate(x_BCHW, size=(side, side), mode="bilinear", align_corners=False)
-            found = detector.detect(x_BCHW, score_threshold)
-            boxes += found if side == size else [Boxes(f.boxes_N4 * (size / side), f.scores_N) for f in found]
-    return boxes
+            for found in detector.detect(x_BCHW, score_threshold):
+                scaled_N4 = found.boxes_N4 if side == size else found.boxes_N4 * (size / side)
+                boxes.append(Boxes(scaled_N4.cpu(), found.scores_N.cpu()))
+        return boxes
+
+    with torch.inference_mode():
+        return [boxes for own in seat.crew.share(len(parts), look) for boxes in own]
 
 
 def _largest(faces: Boxes) -> int:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 
+from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.descent import Adam
 from tsdf_ray.defenders.eot import GradientConfig
@@ -44,6 +45,11 @@ class AntiForgery(Defender):
     config_class: ClassVar[type[DefenderConfig]] = AntiForgeryConfig
     config: AntiForgeryConfig
 
+    @property
+    def batch_per_image(self) -> int:
+        """Photos optimised at once."""
+        return self.config.batch
+
     def learn(self, knowledge: Knowledge) -> DefenceState:
         """No tensors: all work is done per photo."""
         return DefenceState(knowledge)
@@ -58,13 +64,12 @@ class AntiForgery(Defender):
         if config.epsilon == 0.0 or len(photos) == 0:
             return torch.zeros(len(photos), 3, photos.size, photos.size)
         work = Interruption(output_alone(config, config.lr, config.batch), state.knowledge, photos)
-        for first in range(0, len(photos), config.batch):
-            index = list(range(first, min(first + config.batch, len(photos))))
+        for index in map(list, pieces(len(photos), work.at_once)):
             found.append(self._shift(work, index, state.knowledge).cpu())
         return torch.cat(found)
 
     def _shift(self, work: Interruption, index: list[int], knowledge: Knowledge) -> torch.Tensor:
-        x_BCHW = work.x_BCHW[index]
+        x_BCHW = work.x_BCHW[index].to(work.device)
         lab_BCHW = to_lab(x_BCHW)
         p_B2HW, adam = torch.zeros_like(x_BCHW[:, 1:]), Adam()
         weights_MR = torch.full((len(work.families), len(index)), 1 / len(work.families), device=work.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar, final
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from tsdf_ray.crew import ALONE, Seat
+from tsdf_ray.crew import ALONE, Seat, pieces, span
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet
@@ -82,6 +82,13 @@ class Knowledge:
         object.__setattr__(self, "generators", Known("generator", self.generators))
         object.__setattr__(self, "detectors", Known("detector", self.detectors))
 
+    def at_once(self, batch: int) -> int:
+        """How many photos of a batch are computed at once.
+
+        Raises UserError when the memory ran out and there is nothing left to halve.
+        """
+        return self.seat.micro_batch(batch, self.micro_batch)
+
 
 @dataclass(frozen=True)
 class DefenceState:
@@ -100,6 +107,15 @@ class Defender(ABC):
 
     def __init__(self, config: DefenderConfig) -> None:
         self.config = config
+
+    @property
+    def batch_per_image(self) -> int | None:
+        """Of a defence that optimises every photo on its own: how many `apply` takes at once, in the order given.
+
+        Workers then take whole batches of the photos to publish, each without its crew. None, the default: every
+        worker applies the defence to all photos.
+        """
+        return None
 
     @abstractmethod
     def learn(self, knowledge: Knowledge) -> DefenceState:
@@ -128,9 +144,24 @@ class Defender(ABC):
     @final
     def protect(self, state: DefenceState, photos: FaceSet) -> FaceSet:
         """`photos` plus the perturbation, clamped to the image range: what is published, before the channel."""
+        knowledge, batch = state.knowledge, self.batch_per_image
+        crew = knowledge.seat.crew
+        if batch is None or crew.size == 1:
+            return photos.with_pixels(self._published(state, photos))
+        parts = pieces(len(photos), knowledge.at_once(batch))
+        own_state = replace(state, knowledge=replace(knowledge, seat=knowledge.seat.alone()))
+
+        def own(mine: range) -> npt.NDArray[np.uint8]:
+            # A defence is not asked about no photos because there are many workers.
+            return self._published(own_state, photos.take(span(parts, mine))) if mine else photos.pixels_BCHW[:0]
+
+        return photos.with_pixels(np.concatenate(crew.share(len(parts), own)))
+
+    def _published(self, state: DefenceState, photos: FaceSet) -> npt.NDArray[np.uint8]:
         steps = (self.perturb(state, photos) * 127.5).round().to(torch.int16)
         pixels = torch.from_numpy(photos.pixels_BCHW.astype(np.int16)) + steps
-        return photos.with_pixels(pixels.clamp(0, 255).to(torch.uint8).numpy())
+        published: npt.NDArray[np.uint8] = pixels.clamp(0, 255).to(torch.uint8).numpy()
+        return published
 
 
 def to_budget(raw_BCHW: torch.Tensor, epsilon: float) -> torch.Tensor:

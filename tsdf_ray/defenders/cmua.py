@@ -13,10 +13,11 @@ from typing import Annotated, ClassVar
 import torch
 from pydantic import Field
 
+from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.eot import GradientConfig
-from tsdf_ray.defenders.forgeries import Visit
-from tsdf_ray.defenders.interruption import Interruption, output_alone
+from tsdf_ray.defenders.forgeries import Part, Visit
+from tsdf_ray.defenders.interruption import Interruption, finite, output_alone
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import edit_labels
 from tsdf_ray.faces.faceset import FaceSet
@@ -59,7 +60,7 @@ class Cmua(Defender):
             raise MatchFailed(f"defender cmua: factors of {unknown}, but it knows {sorted(knowledge.generators)}")
         if len(photos) == 0:
             raise MatchFailed("defender cmua needs photos to learn on, the defender's split is empty")
-        plain = output_alone(config, config.step_size, config.batch)
+        plain = output_alone(config, config.step_size, min(config.batch, len(photos)))
         known = {name: replace(knowledge, generators={name: g}) for name, g in knowledge.generators.items()}
         # Without a generator there is nothing to go through below: let the refusal name it.
         works = {name: Interruption(plain, part, photos) for name, part in (known or {"": knowledge}).items()}
@@ -88,15 +89,26 @@ class Cmua(Defender):
         *,
         first: bool,
     ) -> torch.Tensor:
-        """The watermark after the steps against one generator under one label vector of each photo."""
-        config, x_BCHW = self.config, work.x_BCHW[list(visit.index)]
+        """The watermark after the steps against one generator under one label vector of each photo.
+
+        Workers share the micro-batches; eta is the sum of their means by their shares of the batch.
+        """
+        config, x_BCHW, (name,) = self.config, visit.x_BCHW, work.families
         noise = (torch.rand(x_BCHW.shape, generator=rng) * 2 - 1) * config.epsilon
         seen_BCHW = (x_BCHW + noise.to(work.device)).clamp(-1.0, 1.0)
-        w, weight = w.to(work.device), torch.ones(1, 1, device=work.device)
+        parts = [Part(name, rows) for rows in pieces(len(x_BCHW), work.at_once)]
+        w = w.to(work.device)
         for step in range(config.steps):
-            gradient, _ = work.output_gradient(seen_BCHW - x_BCHW, visit, weight, rng)
-            attacked_BCHW = seen_BCHW - config.step_size * gradient.sign()
-            eta = fuse(attacked_BCHW - x_BCHW, factor, config.epsilon)
+            scene, total = work.scene(rng), work.crew.total(len(parts))
+            for part in (parts[n] for n in total.mine):
+                change = (seen_BCHW - x_BCHW)[part.slice].requires_grad_()
+                (gradient,) = torch.autograd.grad(-work.changes(change, visit, part, scene).sum(), change)
+                attacked_BCHW = seen_BCHW[part.slice] - config.step_size * gradient.sign()
+                eta = fuse(attacked_BCHW - x_BCHW[part.slice], factor, config.epsilon)
+                # What is not finite must reach every worker: its sign is 0 and would hide it.
+                total.add([eta * (len(part.rows) / len(x_BCHW)), (gradient * 0.0).sum().reshape(1)])
+            eta, lost = total.sum([w, w.new_zeros(1)])
+            finite(lost)
             w = eta if first and step == 0 else config.memory * w + (1 - config.memory) * eta
             seen_BCHW = (x_BCHW + w).clamp(-1.0, 1.0)
         return w

@@ -20,6 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.descent import MomentumSign
 from tsdf_ray.defenders.eot import GradientConfig, View, draw_view
@@ -81,6 +82,11 @@ class FacePoison(Defender):
     config_class: ClassVar[type[DefenderConfig]] = FacePoisonConfig
     config: FacePoisonConfig
 
+    @property
+    def batch_per_image(self) -> int:
+        """Photos optimised at once."""
+        return self.config.batch
+
     def learn(self, knowledge: Knowledge) -> DefenceState:
         """No tensors: all work is done per photo."""
         return DefenceState(knowledge)
@@ -95,8 +101,8 @@ class FacePoison(Defender):
             return torch.zeros(len(photos), 3, photos.size, photos.size)
         detector = state.knowledge.detectors[self.config.detectors[0]]
         device = next((p.device for p in detector.parameters()), torch.device("cpu"))
-        for first in range(0, len(photos), self.config.batch):
-            part = photos.take(range(first, min(first + self.config.batch, len(photos))))
+        for index in pieces(len(photos), state.knowledge.at_once(self.config.batch)):
+            part = photos.take(index)
             found.append(self._poison(detector, part.images().to(device), part.ids, state.knowledge).cpu())
         return torch.cat(found)
 

@@ -1,4 +1,8 @@
-"""Photos with their clean forgeries and mid features, by generator, each computed once: the reference of all losses."""
+"""Photos with their clean forgeries and mid features, by generator, each computed once: the reference of all losses.
+
+A batch is computed in parts: photos of a micro-batch under one generator, generators outermost. Workers of a crew share
+the parts; each holds the clean side of its own alone.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import Knowledge
 from tsdf_ray.defenders.precision import Precision
 from tsdf_ray.errors import MatchFailed
@@ -24,18 +29,40 @@ Ask = Callable[[torch.Tensor, tuple[str, ...]], torch.Tensor]
 
 
 @dataclass(frozen=True)
+class Part:
+    """What is computed at once: rows of a batch, under one generator."""
+
+    generator: str
+    rows: range
+
+    @property
+    def slice(self) -> slice:
+        """The rows, to index with."""
+        return slice(self.rows.start, self.rows.stop)
+
+
+@dataclass(frozen=True)
 class Clean:
     """What one generator makes of clean photos: forgeries [B, 3, S, S], mid features [B, F, 32, 32]."""
 
     output_BCHW: torch.Tensor
     features_BFHW: torch.Tensor
+    first: int = 0
+    """The row of the batch that stands first here."""
+
+    def take(self, rows: range) -> Clean:
+        """These rows of the batch."""
+        own = slice(rows.start - self.first, rows.stop - self.first)
+        return Clean(self.output_BCHW[own], self.features_BFHW[own], rows.start)
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One batch: indices of its photos; by generator the target labels [B, A] asked for, and the clean side."""
+    """One batch: indices of its photos and the photos; by generator the target labels [B, A] asked for, and the clean
+    side of those parts that are this worker's (a worker alone: of the batch)."""
 
     index: tuple[int, ...]
+    x_BCHW: torch.Tensor
     target: Mapping[str, torch.Tensor]
     clean: Mapping[str, Clean]
 
@@ -43,20 +70,36 @@ class Visit:
 class Forgeries:
     """Photos, the generators a defender knows, and the clean side of their forgeries.
 
-    Raises MatchFailed when the knowledge holds no generator.
+    `batch`: photos of a batch at most; the knowledge says how many of them are computed at once (None: all). Raises
+    MatchFailed when the knowledge holds no generator.
     """
 
-    def __init__(self, knowledge: Knowledge, photos: FaceSet) -> None:
+    def __init__(self, knowledge: Knowledge, photos: FaceSet, batch: int | None = None) -> None:
         if not knowledge.generators:
             raise MatchFailed("interruption needs a generator to learn against, the defender's knowledge has none")
         self.families: Mapping[str, Family] = knowledge.generators
         self.device = device_of(next(iter(self.families.values())))
         self.precision = Precision(knowledge.precision, self.device)
-        self.x_BCHW = photos.images().to(self.device)
+        self.crew = knowledge.seat.crew
+        self.at_once = None if batch is None else knowledge.at_once(batch)
+        # Where they take no room of the networks': a collection may be larger than a device.
+        self.x_BCHW = photos.images()
+        self._shown: tuple[tuple[int, ...], torch.Tensor] = ((), torch.zeros(0))
         names = {family.attributes for family in self.families.values()}
         self._labels = {attributes: photos.select(attributes).labels() for attributes in names}
         self._clean: dict[tuple[str, int, bytes], Clean] = {}
         self._bytes = 0
+
+    def parts(self, batch: int) -> list[Part]:
+        """All parts of a batch of so many photos, generators outermost: the items of a sum."""
+        return [Part(name, rows) for name in self.families for rows in pieces(batch, self.at_once)]
+
+    def needed(self, batch: int) -> dict[str, range]:
+        """By generator, the rows whose clean side this worker needs: those of its own parts."""
+        everything, rows = self.parts(batch), dict[str, range]()
+        for part in (everything[n] for n in self.crew.mine(len(everything))):
+            rows[part.generator] = range(rows.get(part.generator, part.rows).start, part.rows.stop)
+        return rows
 
     def visit(self, index: Sequence[int], ask: Ask) -> Visit:
         """Photos `index` under the labels that `ask` wants, with their clean forgeries and features.
@@ -64,29 +107,47 @@ class Forgeries:
         Generators that edit the same attributes are asked for the same labels: `ask` is called once for them.
         """
         rows, asked = list(index), dict[tuple[str, ...], torch.Tensor]()
+        if self._shown[0] != tuple(rows):
+            self._shown = tuple(rows), self.x_BCHW[rows].to(self.device)
+        x_BCHW, needed = self._shown[1], self.needed(len(rows))
         target: dict[str, torch.Tensor] = {}
         found: dict[str, Clean] = {}
         for name, family in self.families.items():
             if family.attributes not in asked:
                 asked[family.attributes] = ask(self._labels[family.attributes][rows], family.attributes)
             c_BA = target[name] = asked[family.attributes].to(self.device)
-            keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
-            missing = [b for b, key in enumerate(keys) if (name, *key) not in self._clean]
-            fresh: dict[int, Clean] = {}
-            if missing:
-                photos = self.x_BCHW[[index[b] for b in missing]]
-                with torch.no_grad(), self.precision.autocast():
-                    out, mid = family.edit_and_features(self.precision.laid_out(photos), c_BA[missing])
-                out, mid = out.float(), at_most_feature_size(mid)
-                fresh = {b: Clean(out[j], mid[j]) for j, b in enumerate(missing)}
-            clean = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
-            found[name] = Clean(
-                torch.stack([row.output_BCHW for row in clean]),
-                at_feature_size(torch.stack([row.features_BFHW for row in clean])),
-            )
-            for b, row in fresh.items():
-                self._keep((name, *keys[b]), row)
-        return Visit(tuple(index), target, found)
+            if name not in needed:
+                continue
+            micro = pieces(len(rows), self.at_once)
+            if len(micro) == 1:
+                found[name] = self._remembered(name, index, x_BCHW, c_BA)
+            else:
+                # Not remembered: next time another worker needs them, in other company, with other rounding.
+                own = [part for part in micro if part.start in needed[name]]
+                made = [self._make(name, x_BCHW[part.start : part.stop], c_BA[part.start : part.stop]) for part in own]
+                features = torch.cat([at_feature_size(part.features_BFHW) for part in made])
+                found[name] = Clean(torch.cat([part.output_BCHW for part in made]), features, own[0].start)
+        return Visit(tuple(index), x_BCHW, target, found)
+
+    def _make(self, name: str, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> Clean:
+        """One pass; features as they are kept."""
+        with torch.no_grad(), self.precision.autocast():
+            out, mid = self.families[name].edit_and_features(self.precision.laid_out(x_BCHW), c_BA)
+        return Clean(out.float(), at_most_feature_size(mid))
+
+    def _remembered(self, name: str, index: Sequence[int], x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> Clean:
+        """Of a batch computed at once: only what was not asked for before is computed."""
+        keys = [(i, row.numpy().tobytes()) for i, row in zip(index, c_BA.cpu(), strict=True)]
+        missing = [b for b, key in enumerate(keys) if (name, *key) not in self._clean]
+        fresh: dict[int, Clean] = {}
+        if missing:
+            made = self._make(name, x_BCHW[missing], c_BA[missing])
+            fresh = {b: Clean(made.output_BCHW[j], made.features_BFHW[j]) for j, b in enumerate(missing)}
+        rows = [fresh[b] if b in fresh else self._clean[(name, *key)] for b, key in enumerate(keys)]
+        for b, row in fresh.items():
+            self._keep((name, *keys[b]), row)
+        features = at_feature_size(torch.stack([row.features_BFHW for row in rows]))
+        return Clean(torch.stack([row.output_BCHW for row in rows]), features)
 
     def _keep(self, key: tuple[str, int, bytes], row: Clean) -> None:
         self._clean[key] = Clean(row.output_BCHW.clone(), row.features_BFHW.clone())

@@ -26,6 +26,11 @@ class Found(Defender):
     config_class: ClassVar[type[DefenderConfig]] = FoundConfig
     config: FoundConfig
 
+    @property
+    def batch_per_image(self) -> int | None:
+        """Photos optimised at once, when each has its own w."""
+        return self.config.batch if self.config.per_image else None
+
     def learn(self, knowledge: Knowledge) -> DefenceState:
         """Tensor `w` float32 [1, 3, S, S]; none when per image (then `apply` optimises)."""
         if self.config.per_image:

@@ -4,6 +4,9 @@ Sources: TSDF (arXiv 2508.07795) section on stage 1, FOUND (arXiv 2303.00200). P
 of the encoder's features, then one end-to-end step enlarges the change of output and features, with momentum and with
 weights that favour the generator disrupted least. One code serves a universal w [1, 3, S, S] and one w per photo
 [B, 3, S, S]: a loss has one value per row of w.
+
+Gradients are sums over parts (a generator, a micro-batch), which the workers of a crew share. All draws are made for
+the whole batch, by every worker alike: a batch in parts sees what the undivided batch sees.
 """
 
 from __future__ import annotations
@@ -14,19 +17,17 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 
+from tsdf_ray.crew import Total, pieces
 from tsdf_ray.defenders.base import Knowledge
-from tsdf_ray.defenders.eot import GradientConfig, View, draw_view
-from tsdf_ray.defenders.forgeries import Forgeries, Visit, at_feature_size, mean_square
+from tsdf_ray.defenders.eot import GradientConfig, draw_view
+from tsdf_ray.defenders.forgeries import Forgeries, Part, Visit, at_feature_size, mean_square
+from tsdf_ray.defenders.scene import Scene, draw_frame
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.edits import all_edits, draw_edits
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.randomness import torch_rng
-
-PAD_RATIO = 290 / 256
-"""Input diversity pads to 290 for photos of 256; other sizes scale."""
 
 Between = Callable[[torch.Tensor, Sequence[int]], torch.Tensor]
 """(w, photo indices) -> w: what may happen between the feature steps and the end-to-end step of a batch."""
@@ -80,22 +81,6 @@ def edits_in_turn(labels_BA: torch.Tensor, attributes: tuple[str, ...], step: in
     return torch.stack([target_PA[step % len(target_PA)] for target_PA in own])
 
 
-def input_diversity(x_BCHW: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
-    """With probability 1/2: resize to a random size in [S, 290/256 S), zero-pad at a random place, resize back to S.
-
-    Nearest-neighbour both ways, one draw for the whole batch; x: float [B, 3, S, S].
-    """
-    if float(torch.rand((), generator=rng)) >= 0.5:
-        return x_BCHW
-    size = x_BCHW.shape[-1]
-    padded = max(size + 1, round(size * PAD_RATIO))
-    inner = int(torch.randint(size, padded, (), generator=rng))
-    top, left = (int(v) for v in torch.randint(0, padded - inner + 1, (2,), generator=rng))
-    small = F.interpolate(x_BCHW, size=(inner, inner), mode="nearest")
-    framed = F.pad(small, (left, padded - inner - left, top, padded - inner - top))
-    return F.interpolate(framed, size=(size, size), mode="nearest")
-
-
 def sign_step(w: torch.Tensor, gradient: torch.Tensor, step: float, epsilon: float) -> torch.Tensor:
     """One descent step: w - step * sign(gradient), clipped to +-epsilon."""
     return (w - step * gradient.sign()).clamp(-epsilon, epsilon)
@@ -117,56 +102,99 @@ class Interruption(Forgeries):
     """Photos with their clean forgeries (each computed once), and the two kinds of steps on any w."""
 
     def __init__(self, config: InterruptionConfig, knowledge: Knowledge, photos: FaceSet) -> None:
-        super().__init__(knowledge, photos)
+        super().__init__(knowledge, photos, config.batch)
         self.config = config
+
+    def scene(self, rng: torch.Generator) -> Scene:
+        """Draw one."""
+        view, size = draw_view(self.config.eot, rng), self.x_BCHW.shape[-1]
+        return Scene(view, {name: draw_frame(size, rng) for name in self.families} if self.config.diversity else {})
+
+    def needed(self, batch: int) -> dict[str, range]:
+        """Where features are summed over generators, also the clean side of this worker's micro-batches."""
+        rows = super().needed(batch)
+        if self.config.feature_loss == "summed":
+            micro = pieces(batch, self.at_once)
+            for own in (micro[n] for n in self.crew.mine(len(micro))):
+                for name in self.families:
+                    known = rows.get(name, own)
+                    rows[name] = range(min(known.start, own.start), max(known.stop, own.stop))
+        return rows
 
     def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
-        w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
-        together = self.config.feature_loss == "summed"
-        pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
-        gradient = torch.zeros_like(w)
-        for name, family in self.families.items():
-            seen_BCHW = self._perturbed(w, visit, view, rng)
-            with self.precision.autocast():
-                mid = family.features(seen_BCHW, visit.target[name])
-            pair = (at_feature_size(mid), visit.clean[name].features_BFHW)
-            if together:
-                pairs.append(pair)
-            else:
-                gradient += torch.autograd.grad(-mean_square(*pair).sum(), w)[0]
-        if together:
-            now, clean = (torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1))
-            gradient = torch.autograd.grad(-mean_square(now, clean).sum(), w)[0]
-        return finite(gradient)
+        w, scene = w.detach().requires_grad_(), self.scene(rng)
+        items = [[part] for part in self.parts(len(visit.index))]
+        if self.config.feature_loss == "summed":
+            micro = pieces(len(visit.index), self.at_once)
+            items = [[Part(name, rows) for name in self.families] for rows in micro]
+        total = self.crew.total(len(items))
+        for n in total.mine:
+            pairs = [self._features(rows_of(w, part), visit, part, scene) for part in items[n]]
+            now, clean = pairs[0]
+            if self.config.feature_loss == "summed":
+                now, clean = (torch.cat([pair[side] for pair in pairs], dim=1).sum(1, keepdim=True) for side in (0, 1))
+            total.add(torch.autograd.grad(-mean_square(now, clean).sum(), w))
+            del pairs, now  # their graph holds the network's maps
+        return finite(summed(total, [w])[0])
 
     def output_gradient(
         self, w: torch.Tensor, visit: Visit, weights_MR: torch.Tensor, rng: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Gradient of sum_m a_m L_m with respect to w, and the losses L [M, R] (R: rows of w).
 
-        The weights a are known before the losses, so one generator's graph is gone before the next one's is built.
+        The weights a are known before the losses, so one part's graph is gone before the next one's is built.
         """
-        w, view = w.detach().requires_grad_(), draw_view(self.config.eot, rng)
-        gradient, losses = torch.zeros_like(w), []
-        for (name, family), weights_R in zip(self.families.items(), weights_MR, strict=True):
-            seen_BCHW = self._perturbed(w, visit, view, rng)
-            with self.precision.autocast():
-                out, mid = family.edit_and_features(seen_BCHW, visit.target[name])
-            change_B = self.config.output_weight * mean_square(out.float(), visit.clean[name].output_BCHW)
-            if self.config.feature_weight:
-                change_B = change_B + self.config.feature_weight * mean_square(
-                    at_feature_size(mid), visit.clean[name].features_BFHW
-                )
-            losses_R = -change_B if w.shape[0] > 1 else -change_B.mean(0, keepdim=True)
-            gradient += torch.autograd.grad((weights_R * losses_R).sum(), w)[0]
-            losses.append(losses_R.detach())
-            del out, mid  # their graph holds the network's maps
-        return finite(gradient), torch.stack(losses)
+        w, scene = w.detach().requires_grad_(), self.scene(rng)
+        items, models = self.parts(len(visit.index)), list(self.families)
+        total = self.crew.total(len(items))
+        for n in total.mine:
+            part = items[n]
+            own = models.index(part.generator), part.slice if w.shape[0] > 1 else slice(None)
+            losses_R = -self.changes(rows_of(w, part), visit, part, scene)
+            if w.shape[0] == 1:
+                # A mean over the batch is the sum of its micro-batches' means by their shares.
+                losses_R = losses_R.mean(0, keepdim=True) * (len(part.rows) / len(visit.index))
+            (gradient,) = torch.autograd.grad((weights_MR[own] * losses_R).sum(), w)
+            found_MR = torch.zeros_like(weights_MR)
+            found_MR[own] = losses_R.detach()
+            total.add([gradient, found_MR])
+        gradient, losses_MR = summed(total, [w, weights_MR])
+        return finite(gradient), losses_MR
 
-    def _perturbed(self, w: torch.Tensor, visit: Visit, view: View, rng: torch.Generator) -> torch.Tensor:
-        x = view((self.x_BCHW[list(visit.index)] + w).clamp(-1.0, 1.0))
-        return self.precision.laid_out(input_diversity(x, rng) if self.config.diversity else x)
+    def changes(self, w: torch.Tensor, visit: Visit, part: Part, scene: Scene) -> torch.Tensor:
+        """How much w, [1 or m, 3, S, S], changes output and features of each of the m photos of a part: [m]."""
+        clean = visit.clean[part.generator].take(part.rows)
+        seen_BCHW = self._perturbed(w, visit, part, scene)
+        with self.precision.autocast():
+            out, mid = self.families[part.generator].edit_and_features(
+                seen_BCHW, visit.target[part.generator][part.slice]
+            )
+        change_B = self.config.output_weight * mean_square(out.float(), clean.output_BCHW)
+        if self.config.feature_weight:
+            change_B = change_B + self.config.feature_weight * mean_square(at_feature_size(mid), clean.features_BFHW)
+        return change_B
+
+    def _features(self, w: torch.Tensor, visit: Visit, part: Part, scene: Scene) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mid features of a part now, and of the clean photos."""
+        seen_BCHW = self._perturbed(w, visit, part, scene)
+        with self.precision.autocast():
+            mid = self.families[part.generator].features(seen_BCHW, visit.target[part.generator][part.slice])
+        return at_feature_size(mid), visit.clean[part.generator].take(part.rows).features_BFHW
+
+    def _perturbed(self, w: torch.Tensor, visit: Visit, part: Part, scene: Scene) -> torch.Tensor:
+        x = scene.view((visit.x_BCHW[part.slice] + w).clamp(-1.0, 1.0))
+        return self.precision.laid_out(scene.frames[part.generator](x) if scene.frames else x)
+
+
+def rows_of(w: torch.Tensor, part: Part) -> torch.Tensor:
+    """What of w belongs to a part's photos: a universal one does to all."""
+    return w if w.shape[0] == 1 else w[part.slice]
+
+
+def summed(total: Total, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The whole sum. Plus zero: a single item's -0 would be another number in w than a sum's 0."""
+    return [whole + 0.0 for whole in total.sum(like)]
 
 
 @dataclass
@@ -204,6 +232,8 @@ def learn_universal(
     if len(photos) == 0:
         raise MatchFailed("interruption needs photos to learn on, the defender's split is empty")
     name = (knowledge.round, "defender")
+    # No micro-batch is larger than the photos there are: halving it would change nothing.
+    config = config.model_copy(update={"batch": min(config.batch, len(photos))})
     work = Interruption(config, knowledge, photos)
     start = torch.rand(shape, generator=torch_rng(knowledge.run_seed, *name, "start")) * 2 - 1
     free = torch.ones(shape, dtype=torch.bool) if free_1CHW is None else free_1CHW
@@ -230,7 +260,8 @@ def learn_per_image(
 ) -> torch.Tensor:
     """One w per photo by `steps` end-to-end steps on each photo alone: float32 [B, 3, S, S] on the CPU.
 
-    in_turn: every photo's edits one after another instead of one drawn per step. Start and conditions are named by
+    A batch is no larger than a micro-batch: photos are independent. in_turn: every photo's edits one after another
+    instead of one drawn per step. Start and conditions are named by
     photo id, the diversity by step, so the result does not depend on the batches.
     """
     shape = (3, photos.size, photos.size)
@@ -239,8 +270,7 @@ def learn_per_image(
     seed, name = knowledge.run_seed, (knowledge.round, "defender")
     work = Interruption(config, knowledge, photos)
     done: list[torch.Tensor] = []
-    for first in range(0, len(photos), config.batch):
-        index = list(range(first, min(first + config.batch, len(photos))))
+    for index in map(list, pieces(len(photos), work.at_once)):
         ids = [photos.ids[i] for i in index]
         starts = [torch.rand(shape, generator=torch_rng(seed, *name, "start", i)) * 2 - 1 for i in ids]
         conditions = [torch_rng(seed, *name, "conditions", i) for i in ids]

@@ -31,6 +31,11 @@ class Pgd(Defender):
     config_class: ClassVar[type[DefenderConfig]] = PgdConfig
     config: PgdConfig
 
+    @property
+    def batch_per_image(self) -> int:
+        """Photos optimised at once."""
+        return self.config.batch
+
     def learn(self, knowledge: Knowledge) -> DefenceState:
         """No tensors: all work is done per photo."""
         return DefenceState(knowledge)

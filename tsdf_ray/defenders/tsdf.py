@@ -10,6 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tsdf_ray.crew import pieces, span
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.interruption import Between, InterruptionConfig, learn_universal
 from tsdf_ray.defenders.poisoning import PoisonConfig, Poisoner
@@ -58,6 +59,11 @@ class Tsdf(Defender):
     config_class: ClassVar[type[DefenderConfig]] = TsdfConfig
     config: TsdfConfig
 
+    @property
+    def batch_per_image(self) -> int | None:
+        """Photos poisoned at once, when each has its own poison."""
+        return None if self.config.poison.universal else self.config.poison.batch
+
     def learn(self, knowledge: Knowledge) -> DefenceState:
         """Tensors `w` float32 and `reserved` uint8, both [1, 3, S, S]. w is zero where reserved, unless poison is
         universal and stands there."""
@@ -93,7 +99,9 @@ class Tsdf(Defender):
     def _poisoner(self, knowledge: Knowledge) -> Poisoner:
         detectors = {name: knowledge.detectors[name] for name in self.config.detectors}
         draws = (knowledge.run_seed, knowledge.round)
-        return Poisoner(self.config.poison, self.config.epsilon, detectors, *draws, self.config.eot)
+        at_once = knowledge.at_once(self.config.poison.batch)
+        poison = self.config.poison.model_copy(update={"batch": at_once})
+        return Poisoner(poison, self.config.epsilon, detectors, *draws, self.config.eot)
 
     def _universal_poison(self, knowledge: Knowledge, reserved: torch.Tensor) -> Between:
         poisoner, photos, epsilon = self._poisoner(knowledge), knowledge.photos.images(), self.config.epsilon
@@ -101,8 +109,14 @@ class Tsdf(Defender):
 
         def between(w: torch.Tensor, index: Sequence[int]) -> torch.Tensor:
             visits[0] += 1
-            ids = [knowledge.photos.ids[i] for i in index]
-            delta = poisoner.poison(photos[list(index)], w, self._mask(w, reserved), ids, f"batch {visits[0]}")
+            mask, parts = self._mask(w, reserved), pieces(len(index), poisoner.config.batch)
+
+            def own(mine: range) -> torch.Tensor:
+                chosen = [index[row] for row in span(parts, mine)]
+                ids = [knowledge.photos.ids[i] for i in chosen]
+                return poisoner.poison(photos[chosen], w, mask, ids, f"batch {visits[0]}")
+
+            delta = torch.cat(knowledge.seat.crew.share(len(parts), own))
             return (w + delta.to(w.device)).clamp(-epsilon, epsilon).mean(0, keepdim=True)
 
         return between

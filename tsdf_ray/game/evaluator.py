@@ -20,6 +20,7 @@ from tsdf_ray.files import labels_of
 from tsdf_ray.game.materials import Materials, detectors_with, family_with
 from tsdf_ray.game.needs import generator_weights
 from tsdf_ray.game.networks import networks
+from tsdf_ray.game.role import Role
 from tsdf_ray.game.samples import Purify, Samples
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Measured, Published
@@ -28,34 +29,40 @@ from tsdf_ray.judges import attackers_judge, load_judge
 from tsdf_ray.metrics import Evaluator, Stage, restage
 
 
-class EvaluatorRole:
+class EvaluatorRole(Role):
     """Scores published photos against generators, detectors and the eye."""
 
     def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
+        super().__init__(seat)
         self._match = match
-        self._seat = seat
         self._materials = materials
         scenario = match.scenario
         attacker = scenario.attackers[match.attacker]
         names = dict.fromkeys([*scenario.evaluation.detectors, *attacker.prepare.detectors])
-        self._all_detectors = detectors_with(scenario, names)
+        self._all_detectors = {name: self.keep(d) for name, d in detectors_with(scenario, names).items()}
         self._attacker = attacker
-        self._initial = family_with(scenario.generator, materials.generator).freeze()
+        self._initial = self.keep(family_with(scenario.generator, materials.generator).freeze())
         self._clean = materials.splits.evaluation.select(self._initial.attributes)
+        own = networks(scenario.evaluation)
+        for network in (own["features"], own["identity"], own["lpips"]):
+            if network is not None:
+                self.keep(network)
         self._evaluator = Evaluator(
-            attackers_judge(scenario.judge, self._clean.attributes),
+            self.keep(attackers_judge(scenario.judge, self._clean.attributes)),
             self._all_detectors,
             self._clean,
             self._initial,
-            **networks(scenario.evaluation),
+            **own,
             precision=scenario.precision,
+            seat=seat,
         )
         labels = labels_of(weights for _, weights in generator_weights(scenario))
         self._further = {
-            labels[weights]: self._judged(load_family(weights).freeze()) for weights in scenario.evaluation.generators
+            labels[weights]: self._judged(self.keep(load_family(weights).freeze()))
+            for weights in scenario.evaluation.generators
         }
         shown = {name: self._all_detectors[name] for name in scenario.evaluation.detectors}
-        self._samples = Samples(self._clean, scenario.evaluation.samples, shown, scenario.precision)
+        self._samples = Samples(self._clean, scenario.evaluation.samples, shown, scenario.precision, seat.device)
         self._noise: FaceSet | None = None
         self._last: tuple[str, pa.Table] = ("", pa.table({}))
 
@@ -130,11 +137,11 @@ class EvaluatorRole:
     def _judged(self, family: Family) -> Evaluator:
         """What judges a further generator: its own edits of the same photos."""
         scenario, photos = self._match.scenario, self._materials.splits.evaluation.select(family.attributes)
-        judge = load_judge(scenario.judge, photos.attributes)
-        return Evaluator(judge, {}, photos, family, precision=scenario.precision)
+        judge = self.keep(load_judge(scenario.judge, photos.attributes))
+        return Evaluator(judge, {}, photos, family, precision=scenario.precision, seat=self._seat)
 
     def _family(self, tensors: Tensors) -> Family:
-        return family_with(self._match.scenario.generator, tensors).freeze()
+        return self.placed(family_with(self._match.scenario.generator, tensors).freeze())
 
     def _forgeries(self, stage: Stage, family: Family, photos: FaceSet, purify: Purify) -> pa.Table:
         """Rows of one generator on one set of photos; the last measurement is remembered, never repeated."""

@@ -16,6 +16,7 @@ from tsdf_ray.attackers import Work
 from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.errors import MatchFailed, OutOfMemory, UserError
 from tsdf_ray.game.plan import Plan, Supply
+from tsdf_ray.game.role import at_work
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.registry import look_up
 
@@ -92,7 +93,8 @@ def run_step(
     torch.set_num_threads(match.scenario.threads)
     start = time.time()
     try:
-        result = getattr(role, step)(round, *args)
+        with at_work(role):
+            result = getattr(role, step)(round, *args)
     except (MemoryError, RuntimeError) as error:
         if not _is_memory(error):
             raise

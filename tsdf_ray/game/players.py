@@ -18,24 +18,27 @@ from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
 from tsdf_ray.game.materials import Materials, detectors_with, family_with, further_families, known_family
+from tsdf_ray.game.role import Role
 from tsdf_ray.game.spec import MatchSpec
 from tsdf_ray.game.steps import Learned, Published
 from tsdf_ray.generators import Tensors, load_family
 from tsdf_ray.kept import KEPT
 
 
-class DefenderRole:
+class DefenderRole(Role):
     """Learns a protection from what it may know, and publishes photos under it."""
 
     def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
+        super().__init__(seat)
         self._match = match
-        self._seat = seat
         self._materials = materials
         entry = match.scenario.defenders[match.defender]
         self._defender = make_defender(entry.kind, entry.config)
-        self._detectors = detectors_with(match.scenario, entry.config.detectors)
+        known = detectors_with(match.scenario, entry.config.detectors)
+        self._detectors = {name: self.keep(detector) for name, detector in known.items()}
         own = load_family(match.scenario.generator if entry.surrogate is None else entry.surrogate).name
-        self._further = further_families(entry.generators, own)
+        further = further_families(entry.generators, own)
+        self._further = {name: self.keep(family) for name, family in further.items()}
 
     def learn(self, round: int, generator: Tensors | None) -> Learned:
         """w_r against what it may know: `generator`, the attacker's G_{r-1}, is given with `last_round` alone."""
@@ -45,10 +48,15 @@ class DefenderRole:
             tensors = {name: np.ascontiguousarray(value) for name, value in state.tensors.items()}
             return Learned(tensors, array_digest(tensors))
 
+        if self._seat.crew.size > 1:
+            # Workers that remember different things would wait for each other.
+            return learn()
         return KEPT.get(self._key(round, generator), learn, lambda made: _bytes(made.tensors.values()))
 
     def publish(self, round: int, learned: Learned, generator: Tensors | None) -> Published:
         """The round's collectable photos (protected as far as `collect.protected` says) and the evaluation split."""
+        if self._seat.crew.size > 1:
+            return self._publish(round, learned, generator)
         collect = self._match.scenario.attackers[self._match.attacker].collect
         key = self._key(round, generator) | {"w": learned.digest, "collect": collect.model_dump(mode="json")}
         key |= {"channel": self._match.scenario.publish.model_dump(mode="json")}
@@ -88,7 +96,7 @@ class DefenderRole:
 
     def _knowledge(self, round: int, generator: Tensors | None) -> Knowledge:
         scenario = self._match.scenario
-        family = known_family(scenario, self._match.defender, self._materials.generator, generator)
+        family = self.placed(known_family(scenario, self._match.defender, self._materials.generator, generator))
         return Knowledge(
             self._match.seed,
             round,
@@ -105,14 +113,15 @@ def _bytes(arrays: Iterable[np.ndarray]) -> int:
     return sum(array.nbytes for array in arrays)
 
 
-class AttackerRole:
+class AttackerRole(Role):
     """Studies and prepares what it collected, and retrains on what is left."""
 
     def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
+        super().__init__(seat)
         self._match = match
-        self._seat = seat
         config = match.scenario.attackers[match.attacker]
-        detectors = detectors_with(match.scenario, config.prepare.detectors)
+        named = detectors_with(match.scenario, config.prepare.detectors)
+        detectors = {name: self.keep(detector) for name, detector in named.items()}
         self._attacker = make_attacker(
             config, match.seed, detectors, match.scenario.evaluation.decay, seat, match.scenario.micro_batch
         )

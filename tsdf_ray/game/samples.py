@@ -22,9 +22,12 @@ Purify = Callable[[FaceSet, bool], FaceSet]
 class Samples:
     """The first photos of the evaluation split, each with one edit; the edits take turns."""
 
-    def __init__(self, clean: FaceSet, count: int, detectors: Mapping[str, Detector], precision: str) -> None:
+    def __init__(
+        self, clean: FaceSet, count: int, detectors: Mapping[str, Detector], precision: str, device: str
+    ) -> None:
         self._clean = clean.take(range(min(count, len(clean))))
         self._detectors = detectors
+        self._device = device
         self._autocast = precision == "bfloat16"
         edits = all_edits(self._clean.labels(), clean.attributes)
         chosen = []
@@ -45,8 +48,8 @@ class Samples:
             "forgery_before": self._forge(generator, purify(shown, True)),
         }
         for name, detector in self._detectors.items():
-            pictures[f"clean_boxes.{name}"] = _boxes(detector, self._clean)
-            pictures[f"boxes.{name}"] = _boxes(detector, shown)
+            pictures[f"clean_boxes.{name}"] = self._boxes(detector, self._clean)
+            pictures[f"boxes.{name}"] = self._boxes(detector, shown)
         return pictures
 
     def after(self, generator: Family, published: FaceSet, purify: Purify) -> Pictures:
@@ -58,16 +61,19 @@ class Samples:
         }
 
     def _forge(self, generator: Family, photos: FaceSet) -> npt.NDArray[np.uint8]:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
-            pixels: npt.NDArray[np.uint8] = to_pixels(generator.edit(photos.images(), self._target_BA)).numpy()
+        with (
+            torch.inference_mode(),
+            torch.autocast(torch.device(self._device).type, torch.bfloat16, enabled=self._autocast),
+        ):
+            forged_BCHW = generator.edit(photos.images().to(self._device), self._target_BA.to(self._device))
+            pixels: npt.NDArray[np.uint8] = to_pixels(forged_BCHW).cpu().numpy()
         return pixels
 
-
-def _boxes(detector: Detector, photos: FaceSet) -> npt.NDArray[np.float32]:
-    """float32 [M, 6]: sample index, x1, y1, x2, y2, score."""
-    rows = [
-        [k, *box, score]
-        for k, found in enumerate(detector.detect(photos.images()))
-        for box, score in zip(found.boxes_N4.tolist(), found.scores_N.tolist(), strict=True)
-    ]
-    return np.array(rows, dtype=np.float32).reshape(-1, 6)
+    def _boxes(self, detector: Detector, photos: FaceSet) -> npt.NDArray[np.float32]:
+        """float32 [M, 6]: sample index, x1, y1, x2, y2, score."""
+        rows = [
+            [k, *box, score]
+            for k, found in enumerate(detector.detect(photos.images().to(self._device)))
+            for box, score in zip(found.boxes_N4.tolist(), found.scores_N.tolist(), strict=True)
+        ]
+        return np.array(rows, dtype=np.float32).reshape(-1, 6)

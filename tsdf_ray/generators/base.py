@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -136,7 +136,13 @@ class Family(ABC):
             if own:
                 module.load_state_dict(own)
 
-    def freeze(self) -> Family:
+    def to(self, device: str | torch.device) -> Self:
+        """Move all parts to a device. Returns itself."""
+        for module in self.parts.values():
+            module.to(device)
+        return self
+
+    def freeze(self) -> Self:
         """Evaluation mode and no weight gradients: what the defender and the evaluator use. Returns itself."""
         for module in self.parts.values():
             module.eval().requires_grad_(False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch.nn import functional as F
@@ -27,6 +28,11 @@ class Embedding:
         self.width = width
         """D: how many numbers it gives."""
         self.digest = digest
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the network to a device. Returns itself."""
+        self._network.to(device)
+        return self
 
     @torch.inference_mode()
     def embed(self, x_BCHW: torch.Tensor) -> torch.Tensor:

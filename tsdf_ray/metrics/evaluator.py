@@ -13,24 +13,24 @@ published.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from tsdf_ray.attackers.retrain import Retrained
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.detectors.base import Detector
-from tsdf_ray.digest import array_digest
 from tsdf_ray.faces.edits import all_edits
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
-from tsdf_ray.kept import KEPT
 from tsdf_ray.metrics.forgery import Embedder, Judge, Perceptual, hair_edits, identity_error
+from tsdf_ray.metrics.forging import Forger, generator_digest
 from tsdf_ray.metrics.interruption import interruption_measures, l2_mask, protected, region
 from tsdf_ray.metrics.published import PublishedEvaluator
 from tsdf_ray.metrics.rows import Array, Stage, make_rows, restage
-from tsdf_ray.metrics.seen import SETS, Sight, identity_measures
+from tsdf_ray.metrics.seen import SETS, Sight, Vectors, identity_measures
 from tsdf_ray.metrics.visibility import psnr, similarity_measures, ssim
 
 DECAY_METRICS = (
@@ -51,8 +51,8 @@ class Evaluator(PublishedEvaluator):
     """Judges forgeries of one set of evaluation photos, and what is published of it (published.py).
 
     `photos` are the clean ones; `initial` is G_0, frozen; `precision` bfloat16 runs generator passes under autocast;
-    `batch` (photo, edit) pairs at a time; judge and generators are on `device`. Sets of forgeries are compared by the
-    vectors of `features`, by default of the judge; identities by those of `identity`, if given.
+    `batch` (photo, edit) pairs at a time; judge, networks and generators are on the seat's device. Sets of forgeries
+    are compared by the vectors of `features`, by default of the judge; identities by those of `identity`, if given.
     """
 
     def __init__(
@@ -67,23 +67,20 @@ class Evaluator(PublishedEvaluator):
         lpips: Perceptual | None = None,
         precision: str = "float32",
         batch: int = 32,
-        device: str = "cpu",
+        seat: Seat = ALONE,
     ) -> None:
         assert photos.attributes == initial.attributes, "photos and generator must have the same labels"
-        super().__init__(detectors, photos, lpips=lpips, batch=batch, device=device)
+        super().__init__(detectors, photos, lpips=lpips, batch=batch, seat=seat)
         self._judge = judge
         self._sight = Sight(judge, features, identity)
-        self._autocast = precision == "bfloat16"
         self._edits = all_edits(photos.labels(), photos.attributes)
-        self._target_PA = self._edits.target_PA.to(self._device)
-        self._attribute_P = self._edits.attribute_P.to(self._device)
         self._pair_photos = [photos.ids[p] for p in self._edits.photo_P.tolist()]
         self._pair_edits = [photos.attributes[a] for a in self._edits.attribute_P.tolist()]
-        self._judged_P = judge.knows(self._attribute_P).cpu().numpy()
+        self._judged_P = judge.knows(self._edits.attribute_P).cpu().numpy()
         self.initial = initial
         """G_0, frozen."""
-        self._initial_digest = _digest(initial)
-        self._clean: dict[tuple[str, str], list[torch.Tensor]] = {}
+        chunks = self._chunks(len(self._edits))
+        self._forger = Forger(self._edits, chunks, seat, initial, autocast=precision == "bfloat16")
 
     def forgery_rows(
         self, stage: Stage, generator: Family, published: FaceSet, clean: FaceSet | None = None
@@ -102,37 +99,35 @@ class Evaluator(PublishedEvaluator):
         clean = clean or self._photos
         for photos in (published, clean):
             assert photos.ids == self._photos.ids, "photos must be the evaluation photos, in order"
-        references = self._clean_forgeries(generator, clean), self._clean_forgeries(self.initial, clean)
-        clean_images = clean.images().to(self._device)
+        references = self._forger.clean(generator, clean), self._forger.clean(self.initial, clean)
         unprotected = published.digest == clean.digest
-        images = clean_images if unprotected else published.images().to(self._device)
+        clean_images = clean.images()
+        images = clean_images if unprotected else published.images()
         pictures = stage.phase not in {"later", "decay"}
-        kinds, key = self._sight.kinds(stage.phase, pictures), (_digest(generator), clean.digest)
+        kinds, key = self._sight.kinds(stage.phase, pictures), (generator_digest(generator), clean.digest)
 
-        def twins(kind: str) -> torch.Tensor:
-            return self._sight.see_clean(kind, key, references[0])
+        def twins(kind: str) -> Vectors:
+            return self._sight.see_clean(
+                kind, key, lambda: self._seen(kind, len(self._edits), lambda chunk: references[0][chunk.start])
+            )
 
-        parts: dict[str, list[np.ndarray]] = {}
-        seen: dict[str, list[torch.Tensor]] = {kind: [] for kind in kinds}
-        with torch.inference_mode():
-            for chunk, clean_PCHW, initial_PCHW in zip(self._chunks(len(self._edits)), *references, strict=True):
-                photo_P, target_PA = self._edits.photo_P[chunk], self._target_PA[chunk]
-                x_PCHW, forged_PCHW = clean_images[photo_P], clean_PCHW
-                if not unprotected:
-                    forged_PCHW = self._edit(generator, images[photo_P], target_PA)
-                    for kind, vectors in seen.items():
-                        vectors.append(self._sight.see(kind, forged_PCHW))
-                found = {
-                    "l2": l2_mask(region(x_PCHW, clean_PCHW), clean_PCHW, forged_PCHW),
-                    "l2_initial": l2_mask(region(x_PCHW, initial_PCHW), initial_PCHW, forged_PCHW),
-                }
-                if pictures:
-                    found |= {"psnr": psnr(clean_PCHW, forged_PCHW), "ssim": ssim(clean_PCHW, forged_PCHW)}
-                for name, value in found.items():
-                    parts.setdefault(name, []).append(value.cpu().numpy())
-            forged = {kind: twins(kind) if unprotected else torch.cat(vectors) for kind, vectors in seen.items()}
-            success_P = self._judge.verdict(forged["judge"], self._attribute_P, self._target_PA).cpu().numpy()
-        whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+        def look(chunk: slice) -> dict[str, torch.Tensor]:
+            x_PCHW = clean_images[self._edits.photo_P[chunk]].to(self._device)
+            clean_PCHW, initial_PCHW = (of[chunk.start].to(self._device) for of in references)
+            forged_PCHW = clean_PCHW if unprotected else self._forger.pairs(generator, images, chunk)
+            found = {
+                "l2": l2_mask(region(x_PCHW, clean_PCHW), clean_PCHW, forged_PCHW),
+                "l2_initial": l2_mask(region(x_PCHW, initial_PCHW), initial_PCHW, forged_PCHW),
+            }
+            if pictures:
+                found |= {"psnr": psnr(clean_PCHW, forged_PCHW), "ssim": ssim(clean_PCHW, forged_PCHW)}
+            if not unprotected:
+                found |= {f"seen {kind}": self._sight.see(kind, forged_PCHW) for kind in kinds}
+            return found
+
+        whole = self._shared(len(self._edits), look)
+        forged = {kind: twins(kind) if unprotected else whole[f"seen {kind}"] for kind in kinds}
+        success_P = self._verdict(forged["judge"])
         # An edit that the judge does not know has weight 0.
         judged_P = self._judged_P.astype(np.float64)
         measures: dict[str, Array | tuple[Array, Array]] = {"edit_success": (success_P * judged_P, judged_P)}
@@ -142,9 +137,10 @@ class Evaluator(PublishedEvaluator):
         if pictures:
             measures |= similarity_measures(whole["psnr"], whole["ssim"], "forgery_")
         if "identity" in forged:
-            faces = [clean_images[chunk] for chunk in self._chunks(len(clean_images))]
-            person_BD = self._sight.see_clean("identity", ("", clean.digest), faces)
-            measures |= identity_measures(forged["identity"], person_BD[self._edits.photo_P], twins("identity"))
+            person_BD = self._sight.see_clean(
+                "identity", ("", clean.digest), lambda: self._seen("identity", len(clean), lambda c: clean_images[c])
+            )
+            measures |= identity_measures(forged["identity"], person_BD[self._edits.photo_P.numpy()], twins("identity"))
         sets = {}
         if stage.phase in SETS:
             sets = self._sight.set_measures(forged, twins, self._edits.photo_P, len(clean))
@@ -167,19 +163,14 @@ class Evaluator(PublishedEvaluator):
     def clean_rows(self, stage: Stage, generator: Family, clean: FaceSet | None = None) -> pa.Table:
         """The unprotected forgery: the rows of `forgery_rows` on the clean photos, and identity_error per photo."""
         clean = clean or self._photos
-        errors = []
-        with torch.inference_mode():
-            images = clean.images().to(self._device)
-            labels_BA = self._photos.labels().to(self._device)
-            for chunk in self._chunks(len(self._photos)):
-                x_BCHW = images[chunk]
-                errors.append(identity_error(x_BCHW, self._edit(generator, x_BCHW, labels_BA[chunk])).cpu().numpy())
-        identity = make_rows(
-            stage,
-            self._photos.ids,
-            {"identity_error": np.concatenate(errors)},
-            model=stage.model or generator.name,
-        )
+        images, labels_BA = clean.images(), self._photos.labels()
+
+        def look(chunk: slice) -> dict[str, torch.Tensor]:
+            x_BCHW = images[chunk].to(self._device)
+            return {"identity_error": identity_error(x_BCHW, self._forger.forge(generator, x_BCHW, labels_BA[chunk]))}
+
+        errors = self._shared(len(self._photos), look)
+        identity = make_rows(stage, self._photos.ids, errors, model=stage.model or generator.name)
         return pa.concat_tables([self.forgery_rows(stage, generator, clean, clean), identity])
 
     def decay_rows(
@@ -215,38 +206,18 @@ class Evaluator(PublishedEvaluator):
             tables.append(make_rows(stage, [""], steps, model=stage.model or generator.name))
         return pa.concat_tables(tables)
 
-    def _edit(self, generator: Family, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
-            # A forgery is a picture: some families' last layer is not bounded.
-            return generator.edit(x_BCHW, c_BA).float().clamp(-1.0, 1.0)
+    def _seen(self, kind: str, count: int, pictures: Callable[[slice], torch.Tensor]) -> Vectors:
+        """What a network sees in `count` pictures, given by chunk."""
+        seen: Vectors = self._shared(
+            count, lambda chunk: {kind: self._sight.see(kind, pictures(chunk).to(self._device))}
+        )[kind]
+        return seen
 
-    def _clean_forgeries(self, generator: Family, clean: FaceSet) -> list[torch.Tensor]:
-        """G(x, c) of every pair, by chunk. Kept: G_0's and the last generator's, of the last `clean` photos."""
-        key = _digest(generator), clean.digest
-
-        def forge() -> list[torch.Tensor]:
-            images = clean.images().to(self._device)
-            with torch.inference_mode():
-                return [
-                    self._edit(generator, images[self._edits.photo_P[chunk]], self._target_PA[chunk])
-                    for chunk in self._chunks(len(self._edits))
-                ]
-
-        if key not in self._clean:
-            if key[0] == self._initial_digest:
-                # G_0's are the same in every trial of a search.
-                whole = {"clean forgeries": [*key, generator.name, self._autocast, self._batch, self._device.type]}
-                forged = KEPT.get(whole, forge, lambda made: sum(chunk.nbytes for chunk in made))
-            else:
-                forged = forge()
-            self._clean = {
-                other: kept
-                for other, kept in self._clean.items()
-                if other[1] == key[1] and self._initial_digest in {other[0], key[0]}
-            }
-            self._clean[key] = forged
-        return self._clean[key]
-
-
-def _digest(generator: Family) -> str:
-    return array_digest(generator.tensors(("generator",)))
+    def _verdict(self, seen_PD: Vectors) -> np.ndarray:
+        """bool [P]: did the edits happen, by what the judge sees?"""
+        asked = self._edits.attribute_P, self._edits.target_PA
+        with torch.inference_mode():
+            found: np.ndarray = (
+                self._judge.verdict(*(of.to(self._device) for of in (torch.from_numpy(seen_PD), *asked))).cpu().numpy()
+            )
+        return found

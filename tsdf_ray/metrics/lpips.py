@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch.nn import functional as F
@@ -37,6 +38,12 @@ class Lpips:
     def __init__(self, features: dict[str, torch.Tensor], linear: dict[str, torch.Tensor]) -> None:
         self._features = features
         self._linear = [linear[f"lin{i}.model.1.weight"] for i in range(len(LAYERS))]
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move its weights to a device. Returns itself."""
+        self._features = {name: weight.to(device) for name, weight in self._features.items()}
+        self._linear = [weight.to(device) for weight in self._linear]
+        return self
 
     @torch.inference_mode()
     def distance(self, a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, detect_all, prepare
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.detectors.base import Boxes, Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.metrics.detection import FLOOR, detection_measures, paired_iou
@@ -24,7 +25,8 @@ K = TypeVar("K")
 class PublishedEvaluator:
     """Judges what is published of one set of evaluation photos; `photos` are the clean ones.
 
-    Cached per photo set: detections on clean photos, and the preparation of clean photos.
+    Cached per photo set: detections on clean photos, and the preparation of clean photos. Models are on the seat's
+    device; workers share the chunks of `batch` photos and make rows of everybody's results, all the same.
     """
 
     def __init__(
@@ -34,13 +36,14 @@ class PublishedEvaluator:
         *,
         lpips: Perceptual | None = None,
         batch: int = 32,
-        device: str = "cpu",
+        seat: Seat = ALONE,
     ) -> None:
-        self._device = torch.device(device)
+        self._seat = seat
+        self._device = torch.device(seat.device)
         self._detectors = detectors
         self._photos = photos
         self._lpips = lpips
-        self._batch = batch
+        self._batch = seat.micro_batch(batch, None)
         self._boxes: dict[tuple[str, str], list[Boxes]] = {}
         self._clean_prepared: dict[tuple[str, str], Prepared] = {}
 
@@ -49,22 +52,25 @@ class PublishedEvaluator:
         tables = [ROWS.empty_table()]
         for name in self._detectors:
             clean = self._clean_boxes(name)
-            found = detect_all(self._detectors[name], published.pixels_BCHW, FLOOR)
+            found = detect_all(self._detectors[name], published.pixels_BCHW, FLOOR, seat=self._seat)
             tables.append(make_rows(stage, published.ids, detection_measures(clean, found), model=name))
         return pa.concat_tables(tables)
 
     def visibility_rows(self, stage: Stage, published: FaceSet) -> pa.Table:
         """psnr and ssim of the published photos against the clean ones, and lpips where its weights are given."""
-        values: list[tuple[np.ndarray, ...]] = []
-        seen = [psnr, ssim, *([self._lpips.distance] if self._lpips is not None else [])]
-        with torch.inference_mode():
-            clean_images, images = (photos.images().to(self._device) for photos in (self._photos, published))
-            for chunk in self._chunks(len(self._photos)):
-                values.append(tuple(of(clean_images[chunk], images[chunk]).cpu().numpy() for of in seen))
-        psnr_B, ssim_B, *rest = (np.concatenate(part) for part in zip(*values, strict=True))
-        measures = similarity_measures(psnr_B, ssim_B)
-        if rest:
-            measures["lpips"] = rest[0]
+        looks: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"psnr": psnr, "ssim": ssim}
+        if self._lpips is not None:
+            looks["lpips"] = self._lpips.distance
+        clean_images, images = self._photos.images(), published.images()
+
+        def look(chunk: slice) -> dict[str, torch.Tensor]:
+            clean_BCHW, x_BCHW = (photos[chunk].to(self._device) for photos in (clean_images, images))
+            return {name: of(clean_BCHW, x_BCHW) for name, of in looks.items()}
+
+        seen = self._shared(len(self._photos), look)
+        measures = similarity_measures(seen["psnr"], seen["ssim"])
+        if "lpips" in seen:
+            measures["lpips"] = seen["lpips"]
         return make_rows(stage, published.ids, measures)
 
     def preparation_rows(self, stage: Stage, config: PrepareConfig, prepared: Prepared, clean: FaceSet) -> pa.Table:
@@ -76,7 +82,9 @@ class PublishedEvaluator:
         """
         assert len(prepared.has_box_N) == len(clean), "prepared and clean photos must be the same collection"
         key = (clean.digest, config.model_dump_json())
-        reference = remember(self._clean_prepared, key, 2, lambda: prepare(config, self._detectors, clean))
+        reference = remember(
+            self._clean_prepared, key, 2, lambda: prepare(config, self._detectors, clean, None, self._seat)
+        )
         usable_N = np.zeros(len(clean), dtype=np.bool_)
         usable_N[prepared.used_U] = True
         both_N = prepared.has_box_N & reference.has_box_N & usable_N
@@ -95,14 +103,33 @@ class PublishedEvaluator:
     def _chunks(self, count: int) -> list[slice]:
         return [slice(start, start + self._batch) for start in range(0, count, self._batch)]
 
+    def _shared(self, count: int, look: Callable[[slice], Mapping[str, torch.Tensor]]) -> dict[str, np.ndarray]:
+        """`look` at every chunk of `count`, on whichever worker: its tensors by name, whole, in order."""
+        chunks = self._chunks(count)
+
+        def own(mine: range) -> list[dict[str, np.ndarray]]:
+            with torch.inference_mode():
+                return [{name: of.cpu().numpy() for name, of in look(chunks[n]).items()} for n in mine]
+
+        return joined(found for part in self._seat.crew.share(len(chunks), own) for found in part)
+
     def _clean_boxes(self, name: str) -> list[Boxes]:
         key = (name, self._photos.digest)
         return remember(
             self._boxes,
             key,
             len(self._detectors),
-            lambda: detect_all(self._detectors[name], self._photos.pixels_BCHW, FLOOR),
+            lambda: detect_all(self._detectors[name], self._photos.pixels_BCHW, FLOOR, seat=self._seat),
         )
+
+
+def joined(parts: Iterable[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Arrays of the same names, one after another."""
+    found: dict[str, list[np.ndarray]] = {}
+    for part in parts:
+        for name, array in part.items():
+            found.setdefault(name, []).append(array)
+    return {name: np.concatenate(arrays) for name, arrays in found.items()}
 
 
 def remember(cache: dict[K, T], key: K, size: int, make: Callable[[], T]) -> T:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from tsdf_ray.metrics.forgery import Embedder, Judge, similarity
@@ -12,6 +13,8 @@ from tsdf_ray.metrics.published import remember
 from tsdf_ray.metrics.rows import Array
 from tsdf_ray.metrics.sets import set_measures
 
+Vectors = npt.NDArray[np.float32]
+"""What a network sees: one row per forgery or photo, [P, D]."""
 SETS = ("before", "after")
 """Phases that compare whole sets of forgeries."""
 _KEPT = 8
@@ -27,7 +30,7 @@ class Sight:
             if given is not None:
                 self._see[kind] = given.embed
         self._sets_by, self._sets_name = ("judge", "judge") if features is None else ("features", features.name)
-        self._clean: dict[tuple[str, str, str], torch.Tensor] = {}
+        self._clean: dict[tuple[str, str, str], Vectors] = {}
 
     def kinds(self, phase: str, pictures: bool) -> list[str]:
         """What a phase needs of its forgeries; `pictures`: does it look at more than the edit?"""
@@ -38,23 +41,25 @@ class Sight:
         """Float32 [B, D] of pictures [B, 3, H, W] in [-1, 1]."""
         return self._see[kind](x_BCHW)
 
-    def see_clean(self, kind: str, key: tuple[str, str], chunks: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The same of clean forgeries or photos, named by digests of generator and photos: [P, D], remembered."""
-        return remember(
-            self._clean, (kind, *key), _KEPT, lambda: torch.cat([self.see(kind, x_BCHW) for x_BCHW in chunks])
-        )
+    def see_clean(self, kind: str, key: tuple[str, str], look: Callable[[], Vectors]) -> Vectors:
+        """The same of all clean forgeries or photos, named by digests of generator and photos: [P, D], remembered.
+
+        `look` sees them.
+        """
+        return remember(self._clean, (kind, *key), _KEPT, look)
 
     def set_measures(
-        self, forged: dict[str, torch.Tensor], twins: Callable[[str], torch.Tensor], photo_P: torch.Tensor, photos: int
+        self, forged: Mapping[str, Vectors], twins: Callable[[str], Vectors], photo_P: torch.Tensor, photos: int
     ) -> dict[str, tuple[Array, Array]]:
         """frechet_NAME and kernel_NAME per photo: `forged` vectors by kind against those of the clean `twins`."""
-        forged_PD, clean_PD = (of.cpu().numpy() for of in (forged[self._sets_by], twins(self._sets_by)))
-        return set_measures(self._sets_name, forged_PD, clean_PD, photo_P.cpu().numpy(), photos)
+        clean_PD = twins(self._sets_by)
+        return set_measures(self._sets_name, forged[self._sets_by], clean_PD, photo_P.cpu().numpy(), photos)
 
 
-def identity_measures(forged_PD: torch.Tensor, person_PD: torch.Tensor, twin_PD: torch.Tensor) -> dict[str, np.ndarray]:
+def identity_measures(forged_PD: Vectors, person_PD: Vectors, twin_PD: Vectors) -> dict[str, np.ndarray]:
     """Metrics identity_similarity (with the clean photo) and identity_similarity_clean (with the clean forgery)."""
+    forged, person, twin = (torch.from_numpy(vectors) for vectors in (forged_PD, person_PD, twin_PD))
     return {
-        "identity_similarity": similarity(forged_PD, person_PD).cpu().numpy(),
-        "identity_similarity_clean": similarity(forged_PD, twin_PD).cpu().numpy(),
+        "identity_similarity": similarity(forged, person).numpy(),
+        "identity_similarity_clean": similarity(forged, twin).numpy(),
     }

@@ -15,18 +15,21 @@ from typing import ClassVar
 from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tsdf_ray.crew import SOLO, Crew, Seat
 from tsdf_ray.defenders.base import DefenceState, Defender, Knowledge
 from tsdf_ray.faces.faceset import FaceSet
+from tsdf_ray.testing.crews import in_crew
 from tsdf_ray.testing.linear import BrightCells, LinearFamily, dark_photos_with_a_bright_cell
 from tsdf_ray.testing.randomness import no_global_draws
 
 
 class DefenderContract(ABC):
-    """Budget, idempotence, independence of company, named randomness, and hands off what it is lent."""
+    """Budget, idempotence, independence of company and workers, named randomness, and hands off what it is lent."""
 
     epsilon: ClassVar[float] = 0.05
     company: ClassVar[float] = 0.0
@@ -120,6 +123,18 @@ class DefenderContract(ABC):
         for part in (order[:1], order[1:3], order[3:]):
             apart = defender.protect(state, photos.take(part)).pixels_BCHW
             assert (apart != together[part]).mean() <= self.company
+
+    def test_workers_of_a_crew_publish_what_one_does(self) -> None:
+        """Two workers share the work, or each does all of it; micro-batches of 2."""
+        photos = self.photos()
+
+        def publish(crew: Crew) -> npt.NDArray[np.uint8]:
+            defender, knowledge = self.make(self.epsilon), replace(self.knowledge(), seat=Seat(crew), micro_batch=2)
+            return defender.protect(defender.learn(knowledge), photos).pixels_BCHW
+
+        alone = publish(SOLO)
+        for rank, published in enumerate(in_crew(2, publish)):
+            np.testing.assert_array_equal(published, alone, err_msg=f"worker {rank}")
 
     def test_rounds_and_seeds_are_played_on_their_own(self) -> None:
         """The same round of the same seed gives the same photos whatever was drawn before, and global state is left."""

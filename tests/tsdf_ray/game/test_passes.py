@@ -17,7 +17,7 @@ from tsdf_ray.game.passes import match_lines
 from tsdf_ray.generators.editor import Editor
 from tsdf_ray.generators.training import Trainer
 from tsdf_ray.judges import Judge
-from tsdf_ray.metrics import Evaluator
+from tsdf_ray.metrics.forging import Forger
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
@@ -145,7 +145,7 @@ def small_match(mode: str) -> Scenario:
 def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = small_match(mode)
     seen: Counter[str] = Counter()
-    edit, features, step = Evaluator._edit, Judge.features, Trainer.step
+    edit, features, step = Forger.forge, Judge.features, Trainer.step
 
     def edited(*args: Any) -> Any:
         seen["edit"] += len(args[2])
@@ -160,7 +160,7 @@ def test_a_match_makes_the_passes_that_are_counted(mode: str, tmp_path: Path, mo
         seen["critic"] += trainer.config.batch * (trainer.config.discriminator_steps - 1)
         return step(trainer, *args)
 
-    monkeypatch.setattr(Evaluator, "_edit", edited)
+    monkeypatch.setattr(Forger, "forge", edited)
     monkeypatch.setattr(Judge, "features", judged)
     monkeypatch.setattr(Trainer, "step", stepped)
     tsdf_ray.play(scenario, tmp_path / "run", executor="inprocess", report=False)

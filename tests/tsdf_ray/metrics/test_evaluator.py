@@ -136,7 +136,7 @@ def test_the_cache_is_bounded_and_does_not_change_results() -> None:
     families = [LinearFamily((gain, 1.0, 1.0)).freeze() for gain in (1.0, 1.3, 0.7)]
     first = [judge.forgery_rows(BEFORE, family, published) for family in families]
     again = [judge.forgery_rows(BEFORE, family, published) for family in reversed(families)]
-    assert len(judge._clean) == 2
+    assert len(judge._forger._clean) == 2
     for one, other in zip(first, reversed(again), strict=True):
         assert one.equals(other)
 
@@ -156,7 +156,7 @@ def test_purified_photos_take_the_place_of_both_sides() -> None:
     # Another clean side for the same generator is another reference, whatever was cached.
     again = judge.forgery_rows(BEFORE, LinearFamily(), shifted(PHOTOS, 31), PHOTOS)
     np.testing.assert_allclose(values(again, "l2_mask"), (31 / 127.5) ** 2, atol=1e-5)
-    assert len(judge._clean) == 1  # here the generator is G_0 itself
+    assert len(judge._forger._clean) == 1  # here the generator is G_0 itself
 
 
 def test_batches_do_not_change_results() -> None:

@@ -93,6 +93,12 @@ class LooksAtTheOthers(Sound):
         return super().apply(state, photos) * (len(photos) % 3)
 
 
+class CountsItsPhotos(LooksAtTheOthers):
+    @property
+    def batch_per_image(self) -> int:
+        return 1
+
+
 class WritesIntoPhotos(Sound):
     def apply(self, state: DefenceState, photos: FaceSet) -> torch.Tensor:
         photos.pixels_BCHW[:] //= 2
@@ -118,6 +124,7 @@ CASES = [
     (BudgetsInTheDtypeItGot, "test_any_budget_size_and_dtype_is_kept", "outside the budget"),
     (ActsAtEpsilonZero, "test_epsilon_zero_publishes_the_photo_itself", ""),
     (LooksAtTheOthers, "test_a_photo_does_not_depend_on_its_company", ""),
+    (CountsItsPhotos, "test_workers_of_a_crew_publish_what_one_does", "worker"),
     (DrawsGlobally, "test_rounds_and_seeds_are_played_on_their_own", "the global generator was used"),
     (WritesIntoPhotos, "test_what_it_is_lent_is_left_as_it_was", ""),
     (TrainsTheGenerator, "test_what_it_is_lent_is_left_as_it_was", "first"),
