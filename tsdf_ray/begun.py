@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.lock import take_lock
 from tsdf_ray.store.run import Run
-from tsdf_ray.store.rundir import take_lock
 
 FIRST_FILES = frozenset({"lock", "scenario.yaml", "events.jsonl"})
 """What a run directory holds before run.json makes it a run."""
