@@ -42,6 +42,18 @@ def test_all_roles_die_in_one_match(tmp_path: Path, unbroken: Path, ray_cluster:
     assert any(line.get("attempt", 1) > 1 for line in lines)
 
 
+def test_one_worker_of_a_group_dies(tmp_path: Path, ray_cluster: None) -> None:
+    """Groups of two for every role: the attacker's is built anew as a whole; the bits are those of single workers."""
+    alone, groups = tmp_path / "alone", "resources.workers={defender: 2, attacker: 2, evaluator: 2}"
+    api.play(small_game("micro_batch=2"), alone, executor="inprocess", report=False)
+    saboteur = Saboteur(tmp_path / "run", Blow("attacker", "retrain", 1, 0.1, rank=1))
+    run = api.play(small_game("micro_batch=2", groups), tmp_path / "run", progress=saboteur, report=False)
+    assert run.status == "complete"
+    assert len(saboteur.struck) == 1
+    assert any("attacker.retrain" in note and "built anew" in note for note in saboteur.notes)
+    same_result(tmp_path / "run", alone)
+
+
 def test_while_the_round_is_written(
     tmp_path: Path, unbroken: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
