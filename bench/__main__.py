@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("overhead", "ensemble", "defences", "search")
+BENCHES = ("overhead", "ensemble", "defences", "search", "collections")
 
 
 def main() -> None:

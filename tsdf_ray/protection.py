@@ -19,6 +19,7 @@ import pyarrow.csv as pa_csv
 
 from tsdf_ray.armour import Armour, learned_armour, packaged_armour
 from tsdf_ray.detectors import load_detector
+from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import BadPhoto, FaceSet, decode, photo_files, to_square
 from tsdf_ray.faces.decode import read_bytes
@@ -108,14 +109,24 @@ def protect(
 
 
 def armour_of(
-    run: str | Path | None, defender: str | None, attacker: str | None = None, epsilon: float | None = None
+    run: str | Path | None,
+    defender: str | None,
+    attacker: str | None,
+    epsilon: float | None,
+    learned: Arrays | None = None,
 ) -> Armour:
-    """The defence that is asked for, as in `protect`: a run's, or one that learns now. Raises UserError."""
+    """The defence that is asked for, as in `protect`: a run's, one with what it `learned`, or one that learns now.
+
+    Raises UserError.
+    """
     if run is not None:
         return learned_armour(Path(run), defender, attacker, epsilon)
     if attacker is not None:
         raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")
-    return packaged_armour(defender or "found", 0.05 if epsilon is None else epsilon)
+    budget = 0.05 if epsilon is None else epsilon
+    if learned is not None:
+        return packaged_armour(defender or "found", budget, learned)
+    return packaged_armour(defender or "found", budget)
 
 
 def _targets(files: list[Path], folder: Path, out: Path) -> list[Path]:
