@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -10,22 +13,33 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from safetensors.numpy import load, save
 
 from actors.collection import Collection
 from actors.data import PART, Job, Progress, Tell, run
+from actors.measure import Measure, Pairs, summarise
 from actors.readings import PHOTOS
 from actors.sources import Source, open_source
 from actors.workers import Prepare, Protect
 from tsdf_ray.armour import Armour
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
-from tsdf_ray.photos import Faces, NoFace
+from tsdf_ray.photos import LOCATORS, Faces, NoFace
 from tsdf_ray.protection import armour_of
 from tsdf_ray.scenario import Scenario
 
 RESERVED = frozenset({*PHOTOS.names, *Protect.columns.names, *Prepare.columns.names, "published"})
 """Columns that jobs write: those of a source are not carried along."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What `measure` found. `summary` has phase, model, metric, value, low, high and n (photos) per row."""
+
+    out: str
+    progress: Progress
+    summary: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -109,6 +123,48 @@ def prepare(
     return _written(target, progress, {"usable": "usable", "found": "found", "bad": "bad photo"})
 
 
+def measure(
+    clean: str,
+    protected: str,
+    out: str,
+    *,
+    detectors: Sequence[str] = LOCATORS,
+    size: int = 128,
+    forgeries: str | Path | Scenario | None = None,
+    address: str | None = None,
+    workers: int | None = None,
+    tell: Tell | None = None,
+) -> Measured:
+    """Detectors and the eye on the photos that `protect` wrote to `protected`, against the source it was given.
+
+    Both are compared as squares of `size` pixels. `forgeries` names a scenario, with whose generator and judge the
+    photos are forged too; labels are then needed. Rows as in a run's tables/images.parquet, and `_summary.json`. The
+    same call again goes on. Raises UserError: not what `protect` wrote, not finished, another source.
+    """
+    published, target = Collection(protected), Collection(out)
+    before = published.settings()
+    if before.get("job") != "protect":
+        raise UserError(f"{published.place.name}: was written by {before.get('job')!r}; give what protect wrote")
+    photos = open_source(clean, before["part"], RESERVED)
+    lacking = sorted(set(photos.counts) - published.finished())
+    if sum(photos.counts.values()) != before["photos"] or lacking:
+        state = f"lacks part {lacking[0]}; finish it with the same protect" if lacking else "was made of other photos"
+        raise UserError(f"{published.place.name}: {state} (clean: {photos.name}, made of: {before['source']})")
+    forger, generated = None, {}
+    if forgeries is not None:
+        game = forgeries if isinstance(forgeries, Scenario) else Scenario.load(forgeries)
+        forger = (game.generator, game.judge, game.precision)
+        generated = {"generator": game.generator, "judge": game.judge, "precision": game.precision}
+    asked = {"protected": before, "detectors": list(detectors), "size": size, "forgeries": generated}
+    target.claim(_settings("measure", photos, before["part"]) | asked)
+    job = Job("measure", Measure, (dict.fromkeys(detectors), size, forger))
+    pairs = [Pairs(reading, published) for reading in photos.readings]
+    progress = run(job, pairs, target, address=address, workers=workers, tell=tell)
+    summary = summarise(target.read(["phase", "model", "metric", "photo", "value", "weight"]))
+    target.place.child("_summary.json").write((json.dumps(summary, indent=1) + "\n").encode())
+    return Measured(target.place.name, progress, summary)
+
+
 def _opened(source: str, out: str, part: int) -> tuple[Source, Collection]:
     if part < 1:
         raise UserError(f"--part {part}: photos of a part, at least 1")
@@ -136,10 +192,21 @@ def _kept(target: Collection, kind: str, epsilon: float | None) -> Armour:
     try:
         learned = load(place.read())
     except FileNotFoundError:
-        armour = armour_of(None, kind, None, epsilon)
+        with _threads(1):  # two on a busy machine may be ten times slower than one
+            armour = armour_of(None, kind, None, epsilon)
         place.write(save({name: np.ascontiguousarray(value) for name, value in armour.state.tensors.items()}))
         return armour
     return armour_of(None, kind, None, epsilon, learned)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _attacker(game: Scenario, name: str | None) -> str:
@@ -153,7 +220,7 @@ def _attacker(game: Scenario, name: str | None) -> str:
 
 def _written(target: Collection, progress: Progress, kinds: dict[str, str]) -> Written:
     """Read back from the parts: photos whose column is set (or true), and those whose note begins so."""
-    columns = [name for name in ("usable", "found", "psnr", "ssim", "note") if name in target.columns()]
+    columns: list[str] = [name for name in ("usable", "found", "psnr", "ssim", "note") if name in target.columns()]
     counts, sums = dict.fromkeys(kinds, 0), {"psnr": [0.0, 0], "ssim": [0.0, 0]}
     for rows in target.read(columns):
         for kind, mark in kinds.items():

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import queue
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,6 +97,8 @@ def _computed(
     # Once per node: numpy arrays leave the store without a copy.
     arguments = ray.put(job.arguments)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # One task may read many parts: fewer tasks than actors say nothing.
+    warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
     messages = ray.data.read_datasource(
         _Parts(job.name, readings, missing), num_cpus=STREAM_CPUS, override_num_blocks=max(1, len(readings))
     )
@@ -119,7 +122,7 @@ def _computed(
             yield row["part"]
 
 
-class _Parts(Datasource):
+class _Parts(Datasource):  # type: ignore[misc]
     """The parts that are missing; a task for every reading that has one."""
 
     def __init__(self, name: str, readings: Sequence[Reading], missing: frozenset[int]) -> None:

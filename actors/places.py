@@ -16,7 +16,7 @@ from pyarrow import fs
 from tsdf_ray.errors import UserError
 
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
-"""Here an object appears whole or not at all, and renaming would be a copy. Elsewhere files are written, then renamed."""
+"""Here an object appears whole or not at all, and renaming is a copy. Elsewhere files are written, then renamed."""
 
 
 def is_uri(text: str) -> bool:

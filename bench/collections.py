@@ -1,8 +1,8 @@
 """Memory and speed of `protect` over a large collection of small photos, on a local Ray of two CPUs.
 
-Makes N photos of 128 px as Parquet (a packaged face, mirrored or not, shifted in brightness, with noise of its own), then
-protects them in a process of its own, watched from outside: bytes in the object store, spilled bytes, and resident
-memory of the driver and of all workers.
+Makes N photos of 128 px as Parquet (a packaged face, mirrored or not, shifted in brightness, with noise of its own),
+then protects them in a process of its own, watched from outside: bytes in the object store, spilled bytes, and
+resident memory of the driver, the actors, the tasks' workers and Ray's own processes.
 """
 
 from __future__ import annotations
@@ -100,15 +100,14 @@ def work(options: argparse.Namespace) -> None:
 
 
 def resident(process: psutil.Process) -> dict[str, float]:
-    """MB of the driver, of the pool's actors, of the tasks' workers and of Ray's own processes; shared memory counts in
-    each that touched it, so `private` says what is really taken."""
+    """MB resident by kind of process. What is shared (the object store) counts in each that touched it."""
     found: dict[str, float] = {"driver": process.memory_info().rss / 1e6}
     for child in process.children(recursive=True):
         try:
             name, rss = " ".join(child.cmdline()[:2]), child.memory_info().rss / 1e6
         except psutil.Error:
             continue
-        kind = "actors" if "_MapWorker" in name or "MapWorker" in name else "tasks" if "ray::" in name else "ray"
+        kind = "actors" if "MapWorker" in name else "tasks" if "ray::" in name else "ray"
         found[kind] = found.get(kind, 0.0) + rss
     return found
 
@@ -135,7 +134,7 @@ def main(argv: Sequence[str] = ()) -> None:
 
 
 def watch(options: argparse.Namespace, argv: Sequence[str]) -> None:
-    """Run the work and print what is seen of it, at most every `options.photos / 40` photos, and the peaks."""
+    """Run the work and print what is seen of it every ten seconds, and the peaks of all that is seen."""
     command = [sys.executable, "-m", "bench", "collections", *argv]
     peaks: dict[str, float] = {}
     last: dict[str, Any] = {}
@@ -146,8 +145,7 @@ def watch(options: argparse.Namespace, argv: Sequence[str]) -> None:
         for line in process.stdout:
             row = json.loads(line)
             seen = {"store": row["store"] / 1e6, "spilled": row["spilled"] / 1e6} | resident(watched)
-            peaks = {name: max(peaks.get(name, 0.0), value) for name, value in (peaks | seen).items()}
-            peaks |= {name: max(peaks[name], value) for name, value in seen.items()}
+            peaks |= {name: max(peaks.get(name, 0.0), value) for name, value in seen.items()}
             last = row
             if "result" in row or row["seconds"] >= shown + 10:
                 shown = row["seconds"]

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli import doctor, play, pretrain, protect, report, resume, scenarios, tune, weights
+from tsdf_ray.cli import doctor, measure, play, prepare, pretrain, protect, report, resume, scenarios, tune, weights
 from tsdf_ray.cli.group import Commands
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ app.command("resume")(resume.resume)
 app.command("report")(report.report)
 app.add_typer(scenarios.app, name="scenarios")
 app.command("protect")(protect.protect)
+app.command("prepare")(prepare.prepare)
+app.command("measure")(measure.measure)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)
