@@ -46,8 +46,10 @@ class Place:
             with _reached(name):
                 files, path = fs.FileSystem.from_uri(text)
         except (pa.ArrowException, ValueError, TypeError) as error:
-            raise UserError(f"{name}: not a place that can be used ({error}); give a path, or s3://, gs://, abfs://,"
-                            " hdfs:// or file://") from error  # fmt: skip
+            raise UserError(
+                f"{name}: not a place that can be used ({str(error).replace(text, name)}); give a path, or s3://, gs://,"
+                " abfs://, hdfs:// or file://"
+            ) from error
         return cls(files, path.rstrip("/"), name.rstrip("/"))
 
     @property

@@ -143,9 +143,8 @@ def _as_photos(rows: pa.Table) -> pa.Table:
     problem = pc.if_else(
         image.is_null(), pa.scalar("the column 'image' holds no bytes here"), pa.scalar(None, pa.string())
     )
-    labels = [rows[name] for name in rows.column_names[2:]]
-    named = ["id", "image", "problem", *rows.column_names[2:]]
-    return pa.table([rows["id"].cast(pa.string()), image, problem, *labels], names=named)
+    labels = {name: rows[name] for name in rows.column_names if name not in {"id", "image"}}
+    return pa.table({"id": rows["id"].cast(pa.string()), "image": image, "problem": problem} | labels)
 
 
 @contextmanager

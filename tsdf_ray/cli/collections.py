@@ -37,8 +37,8 @@ def told() -> Iterator[Callable[[str, int, int], None]]:
         now = time.monotonic()
         if now - last >= EVERY_SECONDS:
             last = now
-            rate = (done - start) / (now - began)
-            typer.echo(f"{what}: {done}/{total} photos, {rate:.1f} per second", err=True)
+            rate = f"{(done - start) / (now - began):.1f} per second" if done > start else "starting"
+            typer.echo(f"{what}: {done}/{total} photos, {rate}", err=True)
 
     with stoppable(flag.ask):
         yield tell
