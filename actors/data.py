@@ -99,9 +99,9 @@ def _computed(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     # One task may read many parts: fewer tasks than actors say nothing.
     warnings.filterwarnings("ignore", message="The minimum number of concurrent actors")
-    messages = ray.data.read_datasource(
-        _Parts(job.name, readings, missing), num_cpus=STREAM_CPUS, override_num_blocks=max(1, len(readings))
-    )
+    parts = _Parts(job.name, readings, missing)
+    # As many blocks as tasks: with more, Ray Data would split what a task yields.
+    messages = ray.data.read_datasource(parts, num_cpus=STREAM_CPUS, override_num_blocks=len(parts.work))
     messages.context.enable_progress_bars = False
     messages.context.target_max_block_size = BLOCK_BYTES
     written = messages.map_batches(
@@ -128,11 +128,11 @@ class _Parts(Datasource):  # type: ignore[misc]
     def __init__(self, name: str, readings: Sequence[Reading], missing: frozenset[int]) -> None:
         super().__init__()
         self._name = name
-        self._work = []
+        self.work = []
         for reading in readings:
             wanted = missing.intersection(range(reading.first, reading.first + len(reading.counts)))
             if wanted:
-                self._work.append((reading, wanted))
+                self.work.append((reading, wanted))
 
     def get_name(self) -> str:
         """For Ray's pages."""
@@ -140,14 +140,14 @@ class _Parts(Datasource):  # type: ignore[misc]
 
     def estimate_inmemory_data_size(self) -> int:
         """Bytes of the photos as they are stored."""
-        return sum(reading.bytes for reading, _ in self._work)
+        return sum(reading.bytes for reading, _ in self.work)
 
     def get_read_tasks(
         self, parallelism: int, per_task_row_limit: int | None = None, data_context: Any = None
     ) -> list[ReadTask]:
         """One task for each reading: a part of a folder, or some row groups."""
         tasks = []
-        for reading, wanted in self._work:
+        for reading, wanted in self.work:
             known = BlockMetadata(num_rows=len(wanted), size_bytes=reading.bytes, input_files=None, exec_stats=None)
             tasks.append(ReadTask(Read(reading, wanted), known, schema=MESSAGE, per_task_row_limit=per_task_row_limit))
         return tasks

@@ -132,7 +132,9 @@ def summarise(rows: Iterator[pa.Table], resamples: int = RESAMPLES) -> list[dict
     for part, table in enumerate(rows):
         frame = table.to_pandas()
         photo, names = frame["photo"].factorize()
-        times_RP = numpy_rng(0, "collections", "bootstrap", part).poisson(1.0, (resamples, len(names)))
+        times_RP = (
+            numpy_rng(0, "collections", "bootstrap", part).poisson(1.0, (resamples, len(names))).astype(np.float64)
+        )
         for key, group in frame.groupby(list(KEYS), sort=False):
             place = photo[group.index]
             value_P, weight_P = (

@@ -96,6 +96,23 @@ def test_a_restart_computes_what_is_missing_and_nothing_else(folder: Path, prote
     assert jobs.protect(str(folder), str(protected), defender="noise", part=2).progress.computed == 0
 
 
+def test_stopped_in_the_middle_and_taken_up(folder: Path, protected: Path, tmp_path: Path) -> None:
+    """On a cluster that is not ours the stopped job may still finish a part while the next one runs."""
+    calls = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        calls.append(done)
+        if len(calls) == 3:  # the first is before Ray is asked, the others while it works
+            raise Stopped("now")
+
+    settings: dict[str, Any] = {"defender": "noise", "part": 2, "workers": 1}
+    with pytest.raises(Stopped):
+        jobs.protect(str(folder), str(tmp_path / "out"), **settings, tell=stop)
+    again = jobs.protect(str(folder), str(tmp_path / "out"), **settings)
+    assert again.counts == {"protected": 4, "without_face": 1, "bad": 1}
+    assert rows(tmp_path / "out") == rows(protected)
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [({"epsilon": 0.1}, "epsilon"), ({"part": 3}, "part: 2 then, 3 now"), ({"faces": "whole"}, "faces")],

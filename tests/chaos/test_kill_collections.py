@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
@@ -88,3 +89,22 @@ def test_killed_and_taken_up(source: Path, tmp_path: Path, ray_cluster: None) ->
 @pytest.mark.timeout(1800)
 def test_killed_at_several_moments_and_taken_up(source: Path, tmp_path: Path, ray_cluster: None) -> None:
     check(source, tmp_path, [0, 1, 2, 4, 6])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_killed_worker_is_replaced(source: Path, tmp_path: Path, ray_cluster: None) -> None:
+    unbroken, out = tmp_path / "unbroken", tmp_path / "out"
+    protect(str(source), str(unbroken), **SETTINGS)
+    command = [sys.executable, str(STAGE), str(source), str(out), json.dumps(SETTINGS)]
+    with subprocess.Popen(command) as process:
+        while process.poll() is None and not finished(out):
+            time.sleep(0.005)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "MapWorker" in " ".join(child.cmdline())]
+        assert workers, "it ended before a worker could be killed"
+        workers[0].kill()
+    assert process.returncode == 0
+    for name in finished(unbroken):
+        assert pq.read_table(out / name).equals(pq.read_table(unbroken / name)), name

@@ -25,7 +25,7 @@ class NoFace(enum.StrEnum):
 class Faces(enum.StrEnum):
     """Where faces are."""
 
-    find = "find"
+    look = "find"
     whole = "whole"
 
 
@@ -60,7 +60,7 @@ def protect(
     ] = None,
     faces: Annotated[
         Faces, typer.Option("--faces", help="Look for faces, or take every photo's middle square (aligned photos).")
-    ] = Faces.find,
+    ] = Faces.look,
     no_face: Annotated[
         NoFace, typer.Option("--no-face", help="A photo without a face: left out, or its middle square is protected.")
     ] = NoFace.skip,
