@@ -39,6 +39,8 @@ def connect(address: str | None) -> Connection:
     the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Answers of workers that died are not looked at: the supervisor says what it has mended.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         return Connection(owned=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -77,8 +79,13 @@ def cluster_supply(address: str) -> Supply:
     """What the cluster at `address` has. Raises UserError when it cannot be reached."""
     connection = connect(address)
     try:
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
-        return Supply(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)
+        return supply_now()
     finally:
         connection.close()
+
+
+def supply_now() -> Supply:
+    """What the nodes of the cluster we are connected to have."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((float(has.get("CPU", 0.0)), float(has.get("GPU", 0.0))) for has in alive)
+    return Supply(sum(cpus for cpus, _ in nodes), sum(gpus for _, gpus in nodes), nodes)

@@ -1,104 +1,107 @@
-"""The Ray executor: each role is an actor in its own process, results travel through the object store by reference."""
+"""The Ray executor: each role is one actor or a group of them, results travel through the object store by reference."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
 
-from actors.cluster import cluster_supply, connect
-from actors.role import RoleActor
-from tsdf_ray.errors import MatchFailed, UserError
-from tsdf_ray.game.executor import EventSink
+from actors.cluster import cluster_supply, connect, supply_now
+from actors.course import Course, Role, Step
+from actors.slots import Slots
+from actors.supervisor import Supervisor
+from tsdf_ray.errors import UserError
+from tsdf_ray.game.executor import Journal
 from tsdf_ray.game.plan import Plan, Supply
 from tsdf_ray.game.spec import MatchSpec
 
-POLL_SECONDS = 0.5
-
-
-@dataclass(frozen=True)
-class Role:
-    """A role actor, by match and class name (for messages)."""
-
-    actor: Any
-    label: str
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A submitted step: references to its result and to its event."""
-
-    result: ray.ObjectRef[Any]
-    event: ray.ObjectRef[Any]
-    label: str
+LOOK_SECONDS = 10.0
+"""How often it is asked whether the cluster has grown."""
+LASTING = 8
+"""Shared values that are kept for further matches."""
 
 
 class RayExecutor:
     """Steps run in the roles' actors; `submit` returns at once, so steps without a common role overlap."""
 
-    def __init__(self, on_event: EventSink, plan: Plan, address: str | None) -> None:
-        self.parallel = plan.parallel_matches
-        self._on_event = on_event
-        self._plan = plan
+    def __init__(
+        self, journal: Journal, plan: Plan, address: str | None, replan: Callable[[Supply], Plan] | None = None
+    ) -> None:
+        self._replan, self._looked = replan, time.monotonic()
+        self._parallel = plan.parallel_matches
         self._connection = connect(address)
+        self._slots = Slots(plan, journal)
+        self._supervisor = Supervisor(self._slots, journal)
+        self._guard = threading.Lock()
+        self._courses: dict[str, Course] = {}
+        self._lasting: dict[int, tuple[object, Any]] = {}
 
     @staticmethod
     def supply(address: str) -> Supply:
         """What the cluster at `address` has, for the plan. Raises UserError when it cannot be reached."""
         return cluster_supply(address)
 
-    def start(self, role: type, match: MatchSpec, shared: Any) -> Role:
-        """A new actor for `role`; creation runs in the background, the first step waits for it."""
-        options = {"num_cpus": self._plan.cpus_per_role, "num_gpus": self._plan.gpus_per_role}
-        actor_class: Any = RoleActor
-        actor = actor_class.options(**options).remote(role, match, shared)
-        return Role(actor, f"{match.id}: {role.__name__.removesuffix('Role').lower()}")
+    @property
+    def parallel(self) -> int:
+        """Matches side by side: what the plan says, and more when nodes have joined since."""
+        if self._replan is not None and time.monotonic() - self._looked > LOOK_SECONDS:
+            self._looked = time.monotonic()
+            with contextlib.suppress(UserError):  # nodes have left: what ran there is mended, or waits
+                self._parallel = max(self._parallel, self._replan(supply_now()).parallel_matches)
+        return self._parallel
 
-    def submit(self, role: Role, step: str, round: int, *args: Any) -> Pending:
+    def start(self, role: type, match: MatchSpec, shared: Any, check: Callable[[], None]) -> Role:
+        """A role in the match's slot; its first one waits for a slot. Its actors start in the background.
+
+        Raises UserError when a slot cannot be had in time.
+        """
+        with self._guard:
+            course = self._courses.get(match.id)
+        if course is None:
+            course = Course(match, self._slots.take(check))
+            with self._guard:
+                self._courses[match.id] = course
+        return course.add(role, shared)
+
+    def submit(self, role: Role, step: str, round: int, *args: Any) -> Step:
         """Queue a step behind the role's earlier ones; handles among `args` stand for their results."""
-        plain = [arg.result if isinstance(arg, Pending) else arg for arg in args]
-        result, event = role.actor.run.options(num_returns=2).remote(step, round, *plain)
-        return Pending(result, event, f"{role.label}.{step}")
+        return role.course.submit(role, step, round, args)
 
     def gather(self, handle: Any, check: Callable[[], None]) -> Any:
         """Wait for a step and return its result; `check` is called every half second and may raise Stopped.
 
-        Raises MatchFailed when the role's process died, and the step's own MatchFailed or UserError.
+        Workers that are lost meanwhile are replaced (see `Supervisor`). Raises MatchFailed where that does not help,
+        and the step's own MatchFailed or UserError.
         """
-        pending = handle if isinstance(handle, Pending) else None
-        reference = pending.result if pending else handle
-        label = pending.label if pending else "shared value"
-        try:
-            while not ray.wait([reference], timeout=POLL_SECONDS)[0]:
-                check()
-            result = ray.get(reference)
-            if pending:
-                self._on_event(ray.get(pending.event))
-        except RayActorError as error:
-            raise MatchFailed(
-                f"{label}: its process died ({error}); `tsdf-ray resume` goes on from the last round"
-            ) from error
-        except RayTaskError as error:
-            cause = error.cause
-            if isinstance(cause, MatchFailed | UserError):
-                raise type(cause)(str(cause)) from error
-            if isinstance(cause, RayActorError):
-                raise MatchFailed(f"{label}: a process it depends on died; `tsdf-ray resume` goes on") from error
-            raise
-        return result
+        return self._supervisor.gather(handle, check) if isinstance(handle, Step) else ray.get(handle)
 
-    def share(self, value: object) -> Any:
-        """Into the object store, once."""
-        return ray.put(value)
+    def share(self, value: object, *, lasting: bool = False) -> Any:
+        """Into the object store, once; a `lasting` value is found there again when it is shared again."""
+        if not lasting:
+            return ray.put(value)
+        with self._guard:
+            if id(value) not in self._lasting:
+                while len(self._lasting) >= LASTING:
+                    self._lasting.pop(next(iter(self._lasting)))
+                # The value is kept beside its reference: its id must not become another's.
+                self._lasting[id(value)] = value, ray.put(value)
+            return self._lasting[id(value)][1]
 
     def stop(self, *roles: Role) -> None:
-        """End the actors of a match."""
-        for role in roles:
-            ray.kill(role.actor)
+        """The match is over: its slot is free for another. Actors that still compute are ended."""
+        for course in {id(role.course): role.course for role in roles}.values():
+            with self._guard:
+                self._courses.pop(course.match.id, None)
+            course.close()
+            self._slots.give(course.slot)
 
     def close(self) -> None:
         """Leave the cluster; a local one that `connect` started ends with it."""
+        self._slots.end()
+        with self._guard:
+            self._lasting.clear()
         self._connection.close()

@@ -1,15 +1,23 @@
-"""The actor around a role: a process of its own that runs one role's steps, and nothing else."""
+"""The actor around a role: a process of its own that runs one role's steps, match after match, and nothing else."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import os
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import ray
 
+from actors.group import GroupCrew, open_store
+from tsdf_ray.crew import SOLO, Crew, Seat
 from tsdf_ray.game.executor import StepEvent, run_step
 from tsdf_ray.game.spec import MatchSpec
+
+SHORT_SECONDS = 0.05
+"""A step that took less has left no heap worth giving back."""
 
 
 def _give_memory_back() -> None:
@@ -20,20 +28,65 @@ def _give_memory_back() -> None:
         trim(0)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a worker sits."""
+
+    pid: int
+    node: str
+    """Ray's id of the node."""
+    device: str
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class RoleActor:
-    """Holds one role of one match. Never retried by Ray: a retried call would silently run on a fresh actor."""
+    """One worker of one role. Never retried by Ray: a retried call would silently run on a fresh actor."""
 
-    def __init__(self, role: type, match: MatchSpec, shared: Any) -> None:
+    def __init__(self, memory: float, shares_device: bool) -> None:
+        """`memory`: the share of its GPU that it may take, where it has one."""
+        import torch
+
+        self._device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
+        if self._device == "cuda":
+            torch.cuda.set_per_process_memory_fraction(memory)
+        self._shares_device = shares_device
+        self._crew: Crew = SOLO
+        self._store: Any = None
+        self._match: MatchSpec | None = None
+        self._role: Any = None
+        self._error: Exception | None = None
+
+    def open(self, size: int) -> tuple[str, int]:
+        """Of the first worker: address and port at which a group of `size` meets."""
+        host = ray.util.get_node_ip_address()
+        self._store = open_store(host, size)
+        return host, self._store.port
+
+    def join(self, rank: int, size: int, meeting: tuple[str, int]) -> None:
+        """Meet the other workers of the role."""
+        self._crew = GroupCrew.join(rank, size, *meeting, device=self._device, store=self._store)
+
+    def become(self, role: type, match: MatchSpec, shared: Any, halvings: int) -> Place:
+        """Be this role of this match from now on; what went wrong is told by the steps."""
         import torch
 
         torch.set_num_threads(match.scenario.threads)
-        self._match = match
-        self._role = role(match, shared)
-
-    def run(self, step: str, round: int, *args: Any) -> tuple[Any, StepEvent]:
-        """One step: its result (stays in the object store until asked for) and its event."""
+        self._match, self._role, self._error = match, None, None
         try:
-            return run_step(self._role, self._match, step, round, args)
+            self._role = role(match, shared, Seat(self._crew, self._device, self._shares_device, halvings))
+        except Exception as error:  # noqa: BLE001 - told by the first step
+            self._error = error
+        return Place(os.getpid(), ray.get_runtime_context().get_node_id(), self._device)
+
+    def run(self, step: str, round: int, attempt: int, *args: Any) -> tuple[Any, StepEvent | None]:
+        """One step: its result (stays in the object store until asked for) and its event; of the first worker alone."""
+        if self._error is not None:
+            raise self._error
+        assert self._match is not None, "a step before `become`"
+        began = time.monotonic()
+        try:
+            result, event = run_step(self._role, self._match, step, round, args, attempt)
         finally:
-            _give_memory_back()
+            if time.monotonic() - began > SHORT_SECONDS:
+                _give_memory_back()
+        return (result, event) if self._crew.rank == 0 else (None, None)

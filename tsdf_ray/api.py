@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import threading
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.game.control import Progress, Quiet
-from tsdf_ray.game.executor import Executor, make_executor
+from tsdf_ray.game.executor import Executor, StepEvent, make_executor
 from tsdf_ray.game.match import Table, play_match
 from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.needs import ready
@@ -29,6 +31,9 @@ from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory, check_new
+
+MOST_THREADS = 1024
+"""Matches side by side at most: each has a thread of this process, which waits."""
 
 
 def play(
@@ -160,7 +165,7 @@ def _play_all(
     try:
         run.update(status="running", failed={})
         control.begin(game, {match.id: len(manifest.of(match.id)) for match in all_matches(game)})
-        executor = make_executor(executor_name, run.event, layout, address)
+        executor = make_executor(executor_name, _Journal(run, control), layout, address, partial(plan, game))
         run.log({"event": "executor ready", "start": began, "end": time.time()})
         try:
             table = Table(executor, recorder, control)
@@ -186,6 +191,23 @@ def _play_all(
     return Run(run.root)
 
 
+class _Journal:
+    """What an executor tells: into events.jsonl, and what people want to know to the screen too."""
+
+    def __init__(self, run: RunDirectory, control: Progress) -> None:
+        self._run, self._control = run, control
+
+    def event(self, event: StepEvent) -> None:
+        self._run.event(event)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        self._run.log(line)
+
+    def note(self, kind: str, text: str, **more: Any) -> None:
+        self._run.note(kind, text, **more)
+        self._control.note(text)
+
+
 def _play_matches(game: Scenario, table: Table, materials: dict[int, Materials], run: RunDirectory) -> dict[str, str]:
     """All matches, `executor.parallel` at a time; a match that fails does not stop the others. Failed id -> reason."""
     failed: dict[str, str] = {}
@@ -208,13 +230,14 @@ def _play_matches(game: Scenario, table: Table, materials: dict[int, Materials],
             run.log({"event": "match failed", "match": match.id, "reason": str(error)})
 
     executor: Executor = table.executor
-    waiting = list(all_matches(game))
+    waiting = deque(all_matches(game))
     running: set[Future[None]] = set()
-    with ThreadPoolExecutor(executor.parallel, thread_name_prefix="match") as threads:
+    # Threads are made as they are needed: a cluster may grow.
+    with ThreadPoolExecutor(min(len(waiting), MOST_THREADS), thread_name_prefix="match") as threads:
         try:
             while waiting or running:
-                while waiting and len(running) < executor.parallel:
-                    running.add(threads.submit(one, waiting.pop(0)))
+                while waiting and len(running) < min(executor.parallel, MOST_THREADS):
+                    running.add(threads.submit(one, waiting.popleft()))
                 done, running = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
                 for future in done:
                     future.result()

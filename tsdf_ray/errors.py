@@ -15,5 +15,10 @@ class MatchFailed(Exception):
     """A match cannot go on for a named reason, for example a loss that became NaN during training."""
 
 
+class OutOfMemory(MatchFailed):
+    """A step needed more memory than the machine or its GPU has; an executor tries once more with halved
+    micro-batches."""
+
+
 class Stopped(Exception):
     """The user asked us to stop (SIGINT, SIGTERM); the finished rounds are on disk and `resume` goes on."""

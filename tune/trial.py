@@ -85,7 +85,7 @@ class MatchTrial:
         self._matches = all_matches(setting.scenario)
         self._playing: dict[str, Iterator[int]] = {}
         executor = "inprocess" if setting.roles is None else "ray"
-        self._executor = make_executor(executor, self._run.event, setting.roles, None)
+        self._executor = make_executor(executor, self._run, setting.roles, None)
         self._table = Table(self._executor, Recorder(setting.root, self._manifest), Quiet())
 
     def step(self) -> Outcome:

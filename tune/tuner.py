@@ -88,7 +88,7 @@ def run_trials(
     attempts = len(list((run.root / "tune").glob("attempt-*")))
     with _quiet():
         tuner = Tuner(
-            ray_tune.with_resources(trainable, ray_tune.PlacementGroupFactory(bundles)),
+            ray_tune.with_resources(trainable, ray_tune.PlacementGroupFactory(bundles, strategy=needed.plan.strategy)),
             tune_config=TuneConfig(
                 search_alg=TableSearcher(game, table, study, progress),
                 scheduler=make_scheduler(game, table.trials),

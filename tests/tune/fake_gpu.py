@@ -2,8 +2,8 @@
 
     python fake_gpu.py FOLDER GPUS_PER_MATCH TRIALS SEED [SEED ...]
 
-Starts a Ray of its own with two CPUs and a GPU that does not exist, and searches into FOLDER/search. Prints what the
-processes of the trial and of its roles reserved.
+Starts a Ray of its own with two CPUs and as many GPUs as a match wants, at least one; none of them exists. Searches
+into FOLDER/search. Prints what the processes of the trial and of its roles reserved.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     ray.init(
         address="local",
         num_cpus=2,
-        num_gpus=1,
+        num_gpus=max(1, int(gpus)),
         include_dashboard=False,
         log_to_driver=False,
         object_store_memory=150 << 20,

@@ -72,8 +72,7 @@ def test_a_trial_on_a_gpu_takes_its_roles_with_it(tmp_path: Path, monkeypatch: p
     trainable, options = tuned(tmp_path / "s", monkeypatch, wanted, Supply(16, 4))
     asked = trainable.default_resource_request({})
     assert asked.head_bundle_is_empty, "its own process needs nothing that a role could miss"
-    assert asked.bundles == [{"CPU": 0.3333, "GPU": 0.1666}] * 3
-    assert asked.required_resources == {"CPU": pytest.approx(0.9999), "GPU": pytest.approx(0.4998)}
+    assert asked.bundles == [{"CPU": 1.0, "GPU": 0.5}]
     assert asked.strategy == "PACK"
     assert options["tune_config"].max_concurrent_trials == 4, "as search.parallel says; eight would fit"
 
@@ -145,3 +144,12 @@ def test_trials_with_two_seeds_side_by_side(tmp_path: Path) -> None:
     """The roles of one seed make room for those of the next; two trials share the GPU."""
     root = search_on_a_gpu(tmp_path, 0.5, 2, [0, 1])
     says_the_same_in_process(root, tmp_path, 0.5, 2, [0, 1])
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_trial_with_a_gpu_for_each_side(tmp_path: Path) -> None:
+    """Every role in its own bundle: one in another's place would leave the attacker waiting for a whole GPU."""
+    root = search_on_a_gpu(tmp_path, 2, 1, [0])
+    assert {event["role"] for event in roles_of(root)} == {"defender", "attacker", "evaluator"}

@@ -11,6 +11,7 @@ from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, prepare
 from tsdf_ray.attackers.purify import Fitted, Purifier, PurifyConfig, SubtractStep, fit
 from tsdf_ray.attackers.retrain import RetrainConfig, Retrained
 from tsdf_ray.attackers.work import Work, Worklog
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.registry import look_up
 
@@ -19,10 +20,17 @@ ATTACKERS: dict[str, type[Attacker]] = {Attacker.name: Attacker}
 
 
 def make_attacker(
-    config: AttackerConfig, run_seed: int, detectors: Mapping[str, Detector], decay: Sequence[float]
+    config: AttackerConfig,
+    run_seed: int,
+    detectors: Mapping[str, Detector],
+    decay: Sequence[float],
+    seat: Seat = ALONE,
+    micro_batch: int | None = None,
 ) -> Attacker:
     """The attacker a config describes, built in or a plug-in's. Raises UserError for an unknown kind."""
-    return look_up("attackers", config.kind, ATTACKERS)(config, run_seed, detectors, decay)
+    return look_up("attackers", config.kind, ATTACKERS)(
+        config, run_seed, detectors, decay, seat=seat, micro_batch=micro_batch
+    )
 
 
 __all__ = [

@@ -17,6 +17,7 @@ from tsdf_ray.attackers.prepare import PrepareConfig, Prepared, prepare
 from tsdf_ray.attackers.purify import Fitted, Purifier, PurifyConfig, denoisers, fit
 from tsdf_ray.attackers.retrain import DECAY, RetrainConfig, Retrained, pool_of, retrain
 from tsdf_ray.attackers.work import Work, Worklog
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.generators.base import Family
@@ -84,8 +85,11 @@ class Attacker:
         run_seed: int,
         detectors: Mapping[str, Detector],
         decay: Sequence[float] = DECAY,
+        seat: Seat = ALONE,
+        micro_batch: int | None = None,
     ) -> None:
         self.config = config
+        self._seat, self._micro_batch = seat, micro_batch
         self._run_seed = run_seed
         self._detectors = detectors
         self._decay = tuple(decay)

@@ -11,7 +11,20 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli import doctor, measure, play, prepare, pretrain, protect, report, resume, scenarios, tune, weights
+from tsdf_ray.cli import (
+    doctor,
+    measure,
+    plan,
+    play,
+    prepare,
+    pretrain,
+    protect,
+    report,
+    resume,
+    scenarios,
+    tune,
+    weights,
+)
 from tsdf_ray.cli.group import Commands
 
 app = typer.Typer(
@@ -25,6 +38,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("play")(play.play)
+app.command("plan")(plan.plan)
 app.command("tune")(tune.tune)
 app.command("resume")(resume.resume)
 app.command("report")(report.report)

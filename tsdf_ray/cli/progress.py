@@ -96,6 +96,9 @@ class Board(StopFlag):
         running = sum(line.since is not None for line in self.lines.values())
         return max(*(left or 0.0 for left in lefts), sum(left or 0.0 for left in lefts) / max(running, 1))
 
+    def note(self, text: str) -> None:
+        """Something else that people want to know."""
+
     def end(self) -> None:
         """Nothing to take down."""
 
@@ -118,6 +121,10 @@ class PlainProgress(Board):
             )
         elif line.phase == FAILED:
             print(f"{match}: failed in round {line.finished + 1}/{line.rounds}", file=self._out, flush=True)
+
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        print(text, file=self._out, flush=True)
 
 
 class LiveProgress(Board):
@@ -147,6 +154,10 @@ class LiveProgress(Board):
                     table.add_row(name, f"round {line.round}/{line.rounds}", doing, f"left {short(self.left(name))}")
             table.add_row(f"{ended} of {len(self.lines)} matches ended", "", "", f"left {short(self.total_left())}")
             return table
+
+    def note(self, text: str) -> None:
+        """Above the live lines."""
+        self._console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         """Take the lines down."""

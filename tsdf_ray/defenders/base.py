@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.detectors.base import Detector
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet
@@ -72,6 +73,10 @@ class Knowledge:
     """The defender's own photos to learn on."""
     precision: str = "float32"
     """`bfloat16` runs generator passes under autocast."""
+    seat: Seat = ALONE
+    """The worker that computes, and the crew it shares the work with."""
+    micro_batch: int | None = None
+    """Photos of a batch that are computed at once; None: the batch."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "generators", Known("generator", self.generators))

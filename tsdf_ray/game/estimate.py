@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # kept light: the list of scenarios is shown without torch
     from tsdf_ray.scenario import Scenario
-    from tsdf_ray.scenario.search import SearchConfig
 
 CORE_RATE = 50.0
 """GFLOP/s of one CPU core with bfloat16 units, all that a step does besides the networks included. Fitted, with
@@ -61,40 +60,45 @@ def estimate(scenario: Scenario) -> Cost:
 
     Raises UserError, saying of what, where a cost is not known (plug-ins, unknown files).
     """
-    if scenario.search is not None:
-        return _search_cost(scenario, scenario.search)
-    costs = _match_costs(scenario)
-    return _cost(scenario, costs * len(scenario.seeds), scenario.resources.parallel_matches)
+    costs: list[float] = []
+    for times, matches in units(scenario):
+        costs += [sum(match_gflop(*match) for match in matches)] * times
+    wants = scenario.resources
+    parallel = wants.parallel_matches if scenario.search is None else scenario.search.parallel
+    cores = min(wants.cpus_per_match, float(scenario.threads))
+    return Cost(sum(costs), max(costs), len(costs), cores, wants.cpus_per_match, wants.gpus_per_match, parallel)
 
 
-def _search_cost(scenario: Scenario, search: SearchConfig) -> Cost:
-    """Trials are not divided: their matches play one after another. Of settings that cost more or less: the base's."""
+Match = tuple["Scenario", str, str]
+"""Scenario, defender, attacker."""
+
+
+def units(scenario: Scenario) -> list[tuple[int, list[Match]]]:
+    """What is played as one piece, and how many times: matches, or trials whose matches play one after another.
+
+    Of a search: its trials, with the base's settings, and its baselines; the replay is not counted.
+    """
+    if scenario.search is None:
+        return [(len(scenario.seeds), [(scenario, *pair)]) for pair in scenario.pairs]
     from tsdf_ray.scenario.search_trials import baseline_sides, trial_content, trial_sides
 
-    def played(sides: tuple[list[str], list[str]]) -> list[float]:
+    def matches(sides: tuple[list[str], list[str]]) -> list[Match]:
         defenders, attackers = sides
-        seeds = search.seeds or scenario.seeds
         game = trial_content(
             scenario, {}, name="trial", defenders=defenders, attackers=attackers, seeds=seeds, held_out_use="rest"
         )
-        return _match_costs(game) * len(seeds)
+        return [(game, *pair) for pair in game.pairs] * len(seeds)
 
-    units = [sum(played(trial_sides(scenario)))] * search.trials
-    for sides in baseline_sides(scenario):
-        units += played(sides)
-    return _cost(scenario, units, search.parallel)
+    seeds = scenario.search.seeds or scenario.seeds
+    baselines = [(1, [match]) for sides in baseline_sides(scenario) for match in matches(sides)]
+    return [(scenario.search.trials, matches(trial_sides(scenario))), *baselines]
 
 
-def _match_costs(scenario: Scenario) -> list[float]:
+def match_gflop(scenario: Scenario, defender: str, attacker: str) -> float:
+    """Of all rounds of one match. Raises UserError where a cost is not known."""
     from tsdf_ray.game.passes import match_lines
 
-    return [sum(line.gflop for line in match_lines(scenario, *pair)) for pair in scenario.pairs]
-
-
-def _cost(scenario: Scenario, units: list[float], parallel: int | None) -> Cost:
-    wants = scenario.resources
-    cores = min(wants.cpus_per_match, float(scenario.threads))
-    return Cost(sum(units), max(units), len(units), cores, wants.cpus_per_match, wants.gpus_per_match, parallel)
+    return sum(line.gflop for line in match_lines(scenario, defender, attacker))
 
 
 def machine_cores() -> int:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tsdf_ray.attackers import Prepared, Purifier, Retrained, Studied, Worklog
 from tsdf_ray.channels import publish
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
@@ -30,8 +31,9 @@ from tsdf_ray.metrics import Evaluator, Stage, restage
 class EvaluatorRole:
     """Scores published photos against generators, detectors and the eye."""
 
-    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+    def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
         self._match = match
+        self._seat = seat
         self._materials = materials
         scenario = match.scenario
         attacker = scenario.attackers[match.attacker]

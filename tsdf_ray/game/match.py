@@ -24,12 +24,22 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True)
+class Cast:
+    """Who plays the three roles."""
+
+    defender: type = DefenderRole
+    attacker: type = AttackerRole
+    evaluator: type = EvaluatorRole
+
+
+@dataclass(frozen=True)
 class Table:
     """Everything a match is played with."""
 
     executor: Executor
     recorder: Recorder
     control: Progress
+    cast: Cast = Cast()
 
     def submit(self, match: MatchSpec, round: int, role: Handle, step: str, *args: Handle) -> Handle:
         """Hand a step to the executor, unless the user asked to stop."""
@@ -50,16 +60,17 @@ def play_rounds(match: MatchSpec, materials: Materials, table: Table) -> Iterato
     A step is `submit`ted and may run while others do; passing its handle on hands its result to the next step without
     a detour through here. Steps are idempotent: they depend on their arguments and named seeds alone.
     """
-    executor, control = table.executor, table.control
+    executor, control, cast = table.executor, table.control, table.cast
     standing = table.recorder.standing(match, materials)
     if standing.round == match.rounds:
         return
-    shared = executor.share(materials)
-    defender = executor.start(DefenderRole, match, shared)
-    attacker = executor.start(AttackerRole, match, shared)
-    evaluator = executor.start(EvaluatorRole, match, shared)
+    shared = executor.share(materials, lasting=True)
+    defender = executor.start(cast.defender, match, shared, control.check)
+    attacker = executor.start(cast.attacker, match, shared, control.check)
+    evaluator = executor.start(cast.evaluator, match, shared, control.check)
     try:
-        generator = executor.share(standing.generator)
+        # G_0 is every match's, and enters the object store once.
+        generator = executor.share(standing.generator, lasting=not standing.round)
         pool: list[Handle] = [executor.share(photos) for photos in standing.pool]
         published: list[Handle] = [executor.share(photos) for photos in standing.published]
 

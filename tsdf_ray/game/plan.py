@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.game.layout import ROLES, Layout, Worker, colocated, spread
+from tsdf_ray.game.packing import Bundle, demand, fits, kinds, slots, together
+from tsdf_ray.game.sharing import refuse_idle_groups
+from tsdf_ray.game.waiting import missing
 from tsdf_ray.scenario import Resources, Scenario
-
-ROLES = ("defender", "attacker", "evaluator")
 
 
 @dataclass(frozen=True)
@@ -25,42 +28,95 @@ class Supply:
         """(CPUs, GPUs) of every node."""
         return self.nodes or ((self.cpus, self.gpus),)
 
+    @property
+    def free(self) -> list[Bundle]:
+        """Every node by resource, as bundles are laid on it."""
+        return [{"CPU": cpus, "GPU": gpus} for cpus, gpus in self.machines]
+
 
 @dataclass(frozen=True)
 class Plan:
-    """Resources of each role of a match, and how many matches play side by side."""
+    """Where the roles of a match run, and how many matches play side by side."""
 
-    cpus_per_role: float
-    gpus_per_role: float
+    roles: Mapping[str, tuple[Worker, ...]]
+    """The workers of each role, by name (`ROLES`); the first answers the match."""
     parallel_matches: int
+    bundles: tuple[Mapping[str, float], ...] = ()
+    """What is reserved together for a match, each on one node: CPU and GPU. None: nothing is reserved."""
+    strategy: str = "PACK"
+    """How bundles lie over nodes: PACK, STRICT_PACK, SPREAD or STRICT_SPREAD."""
+    wait_seconds: float = 600.0
+    """Longest wait for the bundles."""
+    step_seconds: float | None = None
+    """A step that takes longer counts as hung."""
 
 
 def plan(scenario: Scenario, supply: Supply) -> Plan:
-    """The roles of a match share its CPUs and its GPU equally; as many matches run at once as fit.
+    """The roles of a match share its CPUs and GPUs (`layout.py`); as many matches run at once as fit, node by node.
 
     Raises UserError, with demand and supply, when not even one match fits: a placement that cannot be satisfied would
     wait for ever without an error.
     """
     want = scenario.resources
-    _refuse_what_exists_nowhere(want, supply)
-    fits = math.floor(supply.cpus / want.cpus_per_match + 1e-9)
-    if want.gpus_per_match:
-        fits = min(fits, math.floor(supply.gpus / want.gpus_per_match + 1e-9))
+    layout = _layout(scenario, supply, "match")
     matches = len(scenario.pairs) * len(scenario.seeds)
-    parallel = min(fits, matches, want.parallel_matches or matches)
-    return Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), parallel)
+    most = min(matches, want.parallel_matches or matches)
+    parallel = slots(layout.bundles, layout.strategy, supply.free, most)
+    return Plan(layout.roles, parallel, layout.bundles, layout.strategy, want.wait_seconds, want.step_seconds)
+
+
+def _layout(scenario: Scenario, supply: Supply, what: str) -> Layout:
+    """The layout of which at least one fits. Raises UserError, with demand and supply, when there is none."""
+    want = scenario.resources
+    _refuse_what_exists_nowhere(want, supply)
+    refuse_idle_groups(scenario)
+    if want.placement == "colocated":
+        layout = colocated(want)
+        grouped = any(len(workers) > 1 for workers in layout.roles.values())
+        if grouped and any(fits(together(layout.bundles), node) for node in supply.free):
+            # A group exchanges gradients in every step: its links must not cross nodes where they need not.
+            layout = Layout(layout.parts, "STRICT_PACK")
+    else:
+        layout = spread(want, 1)
+        for parts in count(2):
+            finer = spread(want, parts)
+            if slots(layout.bundles, layout.strategy, supply.free, 1) or finer.bundles == layout.bundles:
+                break
+            layout = finer
+        if not slots(layout.bundles, layout.strategy, supply.free, 1):
+            layout = spread(want, 1)
+    if not slots(layout.bundles, layout.strategy, supply.free, 1):
+        raise _fits_nowhere(want, layout, supply, what)
+    return layout
+
+
+def _fits_nowhere(want: Resources, layout: Layout, supply: Supply, what: str) -> UserError:
+    lack = missing(layout.bundles, layout.strategy, supply.free)
+    if "node" in lack and want.placement == "spread":
+        key, remedy = "resources.placement", "use colocated, or add nodes"
+    elif "GPU" in lack:
+        key, remedy = "resources.gpus_per_match", "lower it, or add GPUs to nodes that have CPUs"
+    else:
+        key, remedy = "resources.cpus_per_match", "lower it"
+    return UserError(
+        f"{key}: a {what} needs {demand(layout.bundles, layout.strategy)}, each bracket on one node; there are: "
+        f"{kinds(supply.free)}: missing {lack}; {remedy}"
+    )
 
 
 @dataclass(frozen=True)
 class TrialPlan:
     """Resources of each trial of a search, and how many trials play side by side."""
 
-    bundles: tuple[dict[str, float], ...]
-    """What has to be reserved together: the trial's own process first. With GPUs that takes nothing, and the three
-    roles are actors of their own."""
+    bundles: tuple[Bundle, ...]
+    """What has to be reserved together: the trial's own process first. Where roles are actors that takes nothing, and
+    the rest are the bundles of a match."""
     roles: Plan | None
-    """Of the roles, where they are actors; None: they live in the trial's process."""
+    """Of the roles, where they are actors: their bundles are counted from the second of the trial's. None: they live in
+    the trial's process."""
     parallel: int
+    strategy: str = "PACK"
+    """How bundles lie over nodes."""
 
 
 def trial_plan(scenario: Scenario, supply: Supply) -> TrialPlan:
@@ -70,25 +126,13 @@ def trial_plan(scenario: Scenario, supply: Supply) -> TrialPlan:
     and supply, when not even one trial fits.
     """
     assert scenario.search is not None, "only a scenario with a search has trials"
-    want = scenario.resources
-    _refuse_what_exists_nowhere(want, supply)
-    if not want.gpus_per_match:
-        bundles: tuple[dict[str, float], ...] = ({"CPU": want.cpus_per_match},)
-        roles, whole = None, (want.cpus_per_match, 0.0)
-    else:
-        roles = Plan(_share(want.cpus_per_match), _gpu_share(want.gpus_per_match), 1)
-        whole = roles.cpus_per_role, roles.gpus_per_role
-        bundles = ({}, *({"CPU": whole[0], "GPU": whole[1]} for _ in ROLES))
-    needed = sum(bool(bundle) for bundle in bundles)
-    slots = sum(min(math.floor(cpus / whole[0] + 1e-9), _gpu_slots(gpus, whole[1])) for cpus, gpus in supply.machines)
-    if slots < needed:
-        nodes = ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in supply.machines)
-        raise UserError(
-            f"resources: a trial needs {needed} x ({whole[0]:g} CPUs, {whole[1]:g} GPUs), each on one machine; there "
-            f"are: {nodes}; lower resources.cpus_per_match or resources.gpus_per_match"
-        )
-    search = scenario.search
-    return TrialPlan(bundles, roles, min(slots // needed, search.trials, search.parallel or search.trials))
+    want, search = scenario.resources, scenario.search
+    layout = _layout(scenario, supply, "trial")
+    parallel = slots(layout.bundles, layout.strategy, supply.free, min(search.trials, search.parallel or search.trials))
+    if not want.gpus_per_match and len(layout.bundles) == 1:
+        return TrialPlan(layout.bundles, None, parallel)
+    roles = Plan(layout.roles, 1, (), layout.strategy, want.wait_seconds, want.step_seconds)
+    return TrialPlan(({}, *layout.bundles), roles, parallel, layout.strategy)
 
 
 def _refuse_what_exists_nowhere(want: Resources, supply: Supply) -> None:
@@ -101,21 +145,4 @@ def _refuse_what_exists_nowhere(want: Resources, supply: Supply) -> None:
         )
 
 
-def _share(whole: float) -> float:
-    """Of one role. Ray keeps resources to four decimals; rounding down keeps the sum inside the match's."""
-    return math.floor(whole / len(ROLES) * 1e4) / 1e4
-
-
-def _gpu_share(whole: float) -> float:
-    """Of one role. Ray gives a part of one GPU, or whole ones: two thirds fit thrice on no two GPUs, and four thirds
-    are refused."""
-    if whole <= 1:
-        return _share(whole)
-    return 0.5 if whole == 2 else float(whole // len(ROLES))
-
-
-def _gpu_slots(gpus: float, share: float) -> int:
-    """How many roles with such a share a machine's GPUs take; 0 GPUs asked for: any number."""
-    if share == 0:
-        return 10**9
-    return math.floor(gpus) * math.floor(1 / share + 1e-9) if share < 1 else math.floor(gpus / share + 1e-9)
+__all__ = ["ROLES", "Plan", "Supply", "TrialPlan", "Worker", "plan", "trial_plan"]

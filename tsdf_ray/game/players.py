@@ -13,6 +13,7 @@ import numpy as np
 
 from tsdf_ray.attackers import Prepared, Retrained, Studied, choose, make_attacker, own_photos
 from tsdf_ray.channels import publish
+from tsdf_ray.crew import ALONE, Seat
 from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.digest import array_digest
 from tsdf_ray.faces import FaceSet
@@ -26,8 +27,9 @@ from tsdf_ray.kept import KEPT
 class DefenderRole:
     """Learns a protection from what it may know, and publishes photos under it."""
 
-    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+    def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
         self._match = match
+        self._seat = seat
         self._materials = materials
         entry = match.scenario.defenders[match.defender]
         self._defender = make_defender(entry.kind, entry.config)
@@ -94,6 +96,8 @@ class DefenderRole:
             self._detectors,
             self._materials.splits.defender,
             scenario.precision,
+            self._seat,
+            scenario.micro_batch,
         )
 
 
@@ -104,11 +108,14 @@ def _bytes(arrays: Iterable[np.ndarray]) -> int:
 class AttackerRole:
     """Studies and prepares what it collected, and retrains on what is left."""
 
-    def __init__(self, match: MatchSpec, materials: Materials) -> None:
+    def __init__(self, match: MatchSpec, materials: Materials, seat: Seat = ALONE) -> None:
         self._match = match
+        self._seat = seat
         config = match.scenario.attackers[match.attacker]
         detectors = detectors_with(match.scenario, config.prepare.detectors)
-        self._attacker = make_attacker(config, match.seed, detectors, match.scenario.evaluation.decay)
+        self._attacker = make_attacker(
+            config, match.seed, detectors, match.scenario.evaluation.decay, seat, match.scenario.micro_batch
+        )
         split = materials.splits.attacker
         self._own = split.take(own_photos(config.collect, match.seed, len(split)))
 

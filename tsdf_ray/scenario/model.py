@@ -104,6 +104,14 @@ class Evaluation(Strict):
         return self
 
 
+class Workers(Strict):
+    """How many workers each role has: more than one form a group that shares the role's work."""
+
+    defender: int = Field(1, ge=1, le=1024, description="share micro-batches, generators of an ensemble, and photos")
+    attacker: int = Field(1, ge=1, le=1024, description="share the micro-batches of a training step")
+    evaluator: int = Field(1, ge=1, le=1024, description="share the evaluation photos")
+
+
 class Resources(Strict):
     """What one match takes from the machine or cluster; its three roles share it."""
 
@@ -112,6 +120,28 @@ class Resources(Strict):
     parallel_matches: int | None = Field(
         None, ge=1, description="at most so many matches at once; default: all that fit"
     )
+    workers: Workers = Field(Workers(), description="workers of each role of a match")
+    placement: Literal["colocated", "spread"] = Field(
+        "colocated",
+        description="colocated: the roles of a match are kept close and take turns on its GPUs; spread: defender and "
+        "attacker sit on nodes of their own",
+    )
+    wait_seconds: float = Field(600.0, gt=0, le=1e6, description="longest wait for a cluster's resources, in seconds")
+    step_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=1e7,
+        description="a step that takes longer counts as hung: its role is built anew; none: no limit",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are left out at their defaults, and scenarios without them keep their digests."""
+        content: dict[str, Any] = plain(self)
+        for name in ("workers", "placement", "wait_seconds", "step_seconds"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                content.pop(name, None)
+        return content
 
     @model_validator(mode="after")
     def _gpu_share(self) -> Resources:
@@ -136,6 +166,13 @@ class Scenario(Strict):
         description="of generator passes; bfloat16 (autocast) is faster, and turns some signs of large networks' "
         "gradients: `bench ensemble` says how many",
     )
+    micro_batch: int | None = Field(
+        None,
+        ge=1,
+        le=4096,
+        description="photos of a learning or training batch that are computed at once (their gradients are added in "
+        "order); workers of a role share a batch's micro-batches; none: the batch undivided",
+    )
     faces: FacesConfig = Field(default_factory=FacesConfig, description="photos, and who gets how many")
     publish: ChannelConfig = Field(default_factory=NoChannel, description="what publication does to a photo")
     generator: str = Field("editor-128", description="packaged weights or a file; every attacker starts from it")
@@ -150,11 +187,12 @@ class Scenario(Strict):
     search: SearchConfig | None = Field(None, description="what `tsdf-ray tune` searches; `play` leaves it alone")
 
     @model_serializer(mode="wrap")
-    def _without_empty_search(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A scenario without a search says nothing of one, and keeps its digest."""
+    def _without_what_is_none(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A scenario without a search or micro-batches says nothing of them, and keeps its digest."""
         content: dict[str, Any] = plain(self)
-        if self.search is None:
-            content.pop("search", None)
+        for name in ("search", "micro_batch"):
+            if getattr(self, name) is None:
+                content.pop(name, None)
         return content
 
     @model_validator(mode="after")

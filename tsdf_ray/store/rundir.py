@@ -97,6 +97,10 @@ class RunDirectory:
             self._events.write(json.dumps(line, sort_keys=True) + "\n")
             self._events.flush()
 
+    def note(self, kind: str, text: str, **more: Any) -> None:
+        """Append what people want to know, with the time; see `Journal` (game/executor.py)."""
+        self.log({"event": kind, "text": text, "time": time.time(), **more})
+
     def close(self) -> None:
         """Give the lock back."""
         self._events.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.game.plan import ROLES, Plan, Supply, plan, trial_plan
+from tsdf_ray.game.plan import Supply, plan, trial_plan
 from tsdf_ray.scenario import Scenario
 
 
@@ -70,8 +72,8 @@ def test_a_plan_never_asks_for_more_than_there_is(cpus: int, gpus: int, want_cpu
         assert want_cpus > cpus or want_gpus > gpus
         return
     assert made.parallel_matches >= 1
-    assert made.cpus_per_role * len(ROLES) * made.parallel_matches <= cpus + 1e-9
-    assert made.gpus_per_role * len(ROLES) * made.parallel_matches <= gpus + 1e-9
+    assert sum(w.cpus for ws in made.roles.values() for w in ws) * made.parallel_matches <= cpus + 1e-9
+    assert sum(w.gpus for ws in made.roles.values() for w in ws) * made.parallel_matches <= gpus + 1e-9
 
 
 def sweep(trials: int = 100, parallel: int | None = None, **resources: object) -> Scenario:
@@ -86,7 +88,7 @@ def sweep(trials: int = 100, parallel: int | None = None, **resources: object) -
     return Scenario.model_validate(base)
 
 
-HALF, WHOLE, THIRD = 0.5, 1.0, 0.3333
+HALF = 0.5
 # machines (cpus, gpus) | cpus, gpus of a match, trials, most at once | trials side by side
 TRIALS = [
     ([(1, 0)], 1, 0, 100, None, 1),
@@ -131,9 +133,18 @@ def test_a_trial_on_cpus_is_one_process() -> None:
 
 def test_a_trial_on_a_gpu_reserves_its_roles_before_it_starts() -> None:
     made = trial_plan(sweep(cpus_per_match=1, gpus_per_match=1), Supply(8, 1))
-    role = {"CPU": THIRD, "GPU": THIRD}
-    assert made.bundles == ({}, role, role, role), "its own process takes nothing that its actors could wait for"
-    assert made.roles == Plan(THIRD, THIRD, 1)
+    assert made.bundles == ({}, {"CPU": 1.0, "GPU": 1.0}), (
+        "its own process takes nothing that its actors could wait for"
+    )
+    played = plan(quickstart(cpus_per_match=1, gpus_per_match=1), Supply(8, 1))
+    assert made.roles == replace(played, parallel_matches=1, bundles=()), "the roles sit as in any match"
+
+
+def test_a_trial_with_groups_has_actors_on_cpus_too() -> None:
+    made = trial_plan(sweep(cpus_per_match=2, workers={"evaluator": 2}), Supply(4, 0))
+    assert (made.bundles, made.strategy, made.parallel) == (({}, {"CPU": 1.0}, {"CPU": 1.0}), "STRICT_PACK", 2)
+    assert made.roles is not None
+    assert len(made.roles.roles["evaluator"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -142,9 +153,9 @@ def test_a_trial_on_a_gpu_reserves_its_roles_before_it_starts() -> None:
         ([(2, 0)], {"cpus_per_match": 4}, ["resources.cpus_per_match", "4 asked for", "2 exist", "lower it"]),
         ([(2, 0)], {"gpus_per_match": 1}, ["resources.gpus_per_match", "1 asked for", "0 exist", "0 to play on CPUs"]),
         # The sum would do, but no machine alone.
-        ([(2, 0), (2, 0)], {"cpus_per_match": 3}, ["1 x (3 CPUs, 0 GPUs)", "on one machine", "GPUs, 2 CPUs"]),
-        ([(1, 4), (64, 0)], {"cpus_per_match": 9, "gpus_per_match": 3}, ["3 x (3 CPUs, 1 GPUs)", "1 CPUs and 4 GPUs"]),
-        ([(64, 0), (1, 1)], {"cpus_per_match": 2, "gpus_per_match": 1}, ["3 x (0.6666 CPUs", "64 CPUs and 0 GPUs"]),
+        ([(2, 0), (2, 0)], {"cpus_per_match": 3}, ["a trial needs 1 x (3 CPUs)", "2 x (2 CPUs, 0 GPUs)"]),
+        ([(1, 4), (64, 0)], {"cpus_per_match": 9, "gpus_per_match": 3}, ["3 x (3 CPUs, 1 GPU)", "(1 CPU, 4 GPUs)"]),
+        ([(64, 0), (1, 1)], {"cpus_per_match": 2, "gpus_per_match": 1}, ["1 x (2 CPUs, 1 GPU)", "missing 1 CPU;"]),
     ],
 )  # fmt: skip
 def test_a_trial_that_fits_nowhere_is_refused(
@@ -189,4 +200,6 @@ def test_all_trials_find_their_place_at_once(
             gpu = next(i for i, left in enumerate(free_gpus[at]) if left >= part - 1e-6)
             free_gpus[at][gpu] -= part
     if made.roles is not None:
-        assert made.roles.cpus_per_role * len(ROLES) <= want_cpus + 1e-9, "the roles live inside what is reserved"
+        assert sum(w.cpus for ws in made.roles.roles.values() for w in ws) <= want_cpus + 1e-9, (
+            "the roles live inside what is reserved"
+        )

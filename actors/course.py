@@ -1,0 +1,160 @@
+"""A match under way on the cluster: its roles, and the steps of the round in play with all that they were made from."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import ray
+
+from actors.role import Place
+from actors.slots import Group, Slot
+from tsdf_ray.game.executor import Journal, StepEvent, role_name
+from tsdf_ray.game.spec import MatchSpec
+
+UNKNOWN = object()
+
+
+class Role:
+    """One role of one match, wherever its actors are."""
+
+    def __init__(self, course: Course, kind: type, shared: Any) -> None:
+        self.course, self.kind, self._shared = course, kind, shared
+        self.name = role_name(kind)
+        self.label = f"{course.match.id}: {self.name}"
+        self.deaths: Counter[tuple[int, str]] = Counter()
+        """How often a step was under way when the role died, by round and step."""
+        self.halvings = 0
+        self._group: Group = course.slot.group(kind)
+        self._settling: list[ray.ObjectRef[Place]] = []
+        self.settle()
+
+    @property
+    def actors(self) -> list[Any]:
+        """Its workers."""
+        return self._group.actors
+
+    def settle(self) -> None:
+        """Have actors play this role; returns at once."""
+        self._settling = self._group.become(self.kind, self.course.match, self._shared, self.halvings)
+
+    def leave(self) -> None:
+        """End its actors."""
+        self._group.kill()
+        self._settling = []
+
+    def settled(self, journal: Journal) -> bool:
+        """Do its actors run? Says where, once. One that died counts: its steps tell."""
+        if self._settling:
+            ready, _ = ray.wait(self._settling, num_returns=len(self._settling), timeout=0)
+            if len(ready) < len(self._settling):
+                return False
+            try:
+                places: list[Place] = ray.get(self._settling)
+            except ray.exceptions.RayError:
+                return True
+            finally:
+                self._settling = []
+            for rank, place in enumerate(places):
+                who = {"event": "role placed", "match": self.course.match.id, "role": self.name, "rank": rank}
+                journal.log(who | {"pid": place.pid, "node": place.node, "device": place.device, "time": time.time()})
+        return True
+
+    @property
+    def placement(self) -> ray.ObjectRef[Place] | None:
+        """What to wait for until it is settled."""
+        return self._settling[0] if self._settling else None
+
+
+@dataclass(eq=False)
+class Step:
+    """A step that was issued, perhaps more than once: only the answer to the last issue is ever looked at."""
+
+    role: Role
+    name: str
+    round: int
+    args: tuple[Any, ...]
+    """Steps stand for their results; anything else is passed on."""
+    attempt: int = 0
+    result: Any = None
+    event: Any = None
+    others: list[Any] = field(default_factory=list)
+    """The answers of the role's further workers: nothing, or what went wrong."""
+    value: Any = UNKNOWN
+    error: BaseException | None = None
+    """What the step itself raised."""
+    copied: bool = False
+    """The result in the object store was lost; what is there now was put by this process."""
+
+    @property
+    def label(self) -> str:
+        """For messages."""
+        return f"{self.role.label}.{self.name}"
+
+    @property
+    def over(self) -> bool:
+        """Is its result, or its own error, known here?"""
+        return self.value is not UNKNOWN or self.error is not None
+
+    @property
+    def answers(self) -> list[Any]:
+        """What to wait for."""
+        return [self.result, *self.others]
+
+    def issue(self) -> None:
+        """Send it to the role's actors, behind what they were sent before."""
+        self.attempt += 1
+        args = [arg.result if isinstance(arg, Step) else arg for arg in self.args]
+        first, *others = self.role.actors
+        call = self.name, self.round, self.attempt
+        self.result, self.event = first.run.options(num_returns=2).remote(*call, *args)
+        self.others = [actor.run.options(num_returns=2).remote(*call, *args)[1] for actor in others]
+
+    def take(self) -> StepEvent | None:
+        """Fetch the result, which must be there; returns the event. Raises what Ray raises, of any worker."""
+        if self.others:
+            ray.get(ray.wait(self.others, num_returns=len(self.others), timeout=0)[0])
+        value = ray.get(self.result)
+        event: StepEvent | None = ray.get(self.event)
+        self.value = value
+        return event
+
+
+class Course:
+    """A match under way."""
+
+    def __init__(self, match: MatchSpec, slot: Slot) -> None:
+        self.match, self.slot = match, slot
+        self.roles: list[Role] = []
+        self.steps: list[Step] = []
+        """Of the round in play, as they were issued first."""
+        self.began = time.monotonic()
+
+    def add(self, kind: type, shared: Any) -> Role:
+        """A role joins."""
+        role = Role(self, kind, shared)
+        self.roles.append(role)
+        return role
+
+    def submit(self, role: Role, name: str, round: int, args: tuple[Any, ...]) -> Step:
+        """Issue a step. Those of earlier rounds are forgotten: what is needed of them has been gathered."""
+        if self.steps and self.steps[-1].round != round:
+            self.steps = []
+        step = Step(role, name, round, args)
+        self.steps.append(step)
+        step.issue()
+        return step
+
+    def close(self) -> bool:
+        """Leave the slot: actors with something still to do are ended. Returns whether all were idle."""
+        # Of a group that stumbled, one worker may wait for another for ever.
+        busy = {
+            id(step.role): step.role
+            for step in self.steps
+            if not step.over or (step.error is not None and len(step.role.actors) > 1)
+        }
+        for role in busy.values():
+            role.leave()
+        return not busy

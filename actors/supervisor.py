@@ -1,0 +1,183 @@
+"""Nobody dies unnoticed: a lost worker's role is built anew elsewhere, and what was lost with it is issued again.
+
+Roles hold no state that matters: a step depends on its arguments and on named draws, so a step issued again gives the
+same result, and results that were gathered need not be computed again. An answer of a worker that was thought dead is
+an answer to an earlier issue, which nobody looks at. A role that dies three times in the same step ends its match.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import Enum
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectFetchTimedOutError,
+    ObjectLostError,
+    OutOfMemoryError,
+    OwnerDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from actors.course import Course, Role, Step
+from actors.group import GroupBroken
+from actors.slots import POLL_SECONDS, Slots
+from tsdf_ray.errors import MatchFailed, OutOfMemory, UserError
+from tsdf_ray.game.executor import Journal, after_memory
+
+DEATHS = 3
+"""A step in which its role died so often is not issued again."""
+
+Check = Callable[[], None]
+
+
+class Trouble(Enum):
+    """What may have happened to a step, other than an error of its own."""
+
+    DEAD = "its process died"
+    HUNG = "no answer in time"
+    MEMORY = "out of memory"
+    LOST = "its arguments were lost"
+
+
+class Supervisor:
+    """Waits for steps, and mends what breaks. Each match is watched from its own thread."""
+
+    def __init__(self, slots: Slots, journal: Journal) -> None:
+        self._slots, self._journal = slots, journal
+
+    def gather(self, step: Step, check: Check) -> object:
+        """The step's result. Raises its own MatchFailed or UserError, and MatchFailed when it cannot be mended."""
+        while not step.over:
+            trouble = self._watch(step, check)
+            if trouble is not None:
+                self._mend(step, trouble)
+        if step.error is not None:
+            raise step.error
+        return step.value
+
+    def _watch(self, step: Step, check: Check) -> Trouble | None:
+        """Wait until the step is over, or something happens to it."""
+        limit, since = self._slots.plan.step_seconds, time.monotonic()
+        while True:
+            for role in step.role.course.roles:
+                role.settled(self._journal)
+            if step.role.placement is not None:
+                if not ray.wait([step.role.placement], timeout=POLL_SECONDS)[0]:
+                    self._wait_for_room(step, check)
+                since = time.monotonic()
+            ready, _ = ray.wait(step.answers, num_returns=len(step.answers), timeout=POLL_SECONDS)
+            if len(ready) == len(step.answers) or any(self._failed(answer) for answer in ready):
+                return self._look(step)
+            check()
+            if limit is not None and time.monotonic() - since > limit:
+                return Trouble.HUNG
+
+    def _wait_for_room(self, step: Step, check: Check) -> None:
+        assert step.role.placement is not None
+        try:
+            self._slots.wait(step.role.course.slot, step.role.placement, check)
+        except UserError as error:
+            raise MatchFailed(f"{step.role.label}: no room for its process: {error}") from error
+
+    def _look(self, step: Step) -> Trouble | None:
+        """Take the answer of a step that has one."""
+        try:
+            event = step.take()
+        except RayError as error:
+            return self._judge(step, error)
+        if event is not None:
+            self._journal.event(event)
+        return None
+
+    def _failed(self, answer: object) -> bool:
+        """Did a worker of a group end with an error? The others may wait for it."""
+        try:
+            ray.get(answer)
+        except RayError:
+            return True
+        return False
+
+    def _judge(self, step: Step, error: RayError) -> Trouble | None:
+        """What an error means; one of the step's own is kept in it."""
+        cause: BaseException = error
+        while isinstance(cause, RayTaskError):  # handed on from step to step
+            cause = cause.cause
+        if isinstance(cause, OutOfMemory | OutOfMemoryError):
+            return Trouble.MEMORY
+        if isinstance(cause, RayActorError):
+            if "low on memory" in str(cause):
+                return Trouble.MEMORY
+            # The error of an argument is handed on: then it is another actor that died.
+            own = {actor._actor_id.hex() for actor in step.role.actors}
+            return Trouble.DEAD if cause.actor_id is None or cause.actor_id in own else Trouble.LOST
+        if isinstance(cause, GroupBroken | WorkerCrashedError | NodeDiedError):
+            return Trouble.DEAD
+        if isinstance(cause, ObjectLostError | OwnerDiedError | ObjectFetchTimedOutError):
+            return Trouble.LOST
+        step.error = type(cause)(str(cause)) if isinstance(cause, MatchFailed | UserError) else error
+        return None
+
+    def _mend(self, failed: Step, trouble: Trouble) -> None:
+        """Build anew the roles that are gone, and issue again what was lost."""
+        course = failed.role.course
+        troubles = {failed: trouble}
+        for step in course.steps:
+            if not step.over and step is not failed and ray.wait([step.result], timeout=0)[0]:
+                found = self._look(step)
+                if found is not None:
+                    troubles[step] = found
+        gone = self._gone(course, troubles)
+        for role, why in gone.items():
+            culprit = next(step for step in course.steps if step.role is role and not step.over)
+            self._rebuild(role, culprit, why)
+        again: set[Step] = set()
+        for step in course.steps:
+            if step.over:
+                continue
+            depends = any(isinstance(arg, Step) and arg in again for arg in step.args)
+            if step.role in gone or step in troubles or depends:
+                self._secure(step)
+                step.issue()
+                again.add(step)
+
+    def _gone(self, course: Course, troubles: dict[Step, Trouble]) -> dict[Role, Trouble]:
+        """The roles whose actors are of no use any more."""
+        gone: dict[Role, Trouble] = {}
+        for step in course.steps:
+            trouble = troubles.get(step)
+            if trouble is not None and trouble is not Trouble.LOST:
+                gone.setdefault(step.role, trouble)
+        return gone
+
+    def _rebuild(self, role: Role, culprit: Step, why: Trouble) -> None:
+        """Raises MatchFailed for a step that has killed its role too often, or that needs too much memory."""
+        where = {"match": role.course.match.id, "role": role.name, "step": culprit.name, "round": culprit.round}
+        role.leave()
+        if why is Trouble.MEMORY:
+            text = after_memory(role.label, OutOfMemory(f"{culprit.name}: out of memory"), role.halvings)
+            role.halvings += 1
+            self._journal.note("micro-batches halved", text, **where)
+        else:
+            # A step that still waited for others has killed nobody.
+            began = all(arg.over for arg in culprit.args if isinstance(arg, Step))
+            role.deaths[culprit.round, culprit.name] += began
+            count = role.deaths[culprit.round, culprit.name]
+            text = f"{culprit.label} of round {culprit.round}: {why.value} ({count} of {DEATHS})"
+            if count >= DEATHS:
+                raise MatchFailed(
+                    f"{text}; the match is given up, `tsdf-ray resume` goes on after its last finished round"
+                )
+            self._journal.note("role built anew", f"{text}; the role is built anew and the step issued again", **where)
+        role.settle()
+
+    def _secure(self, step: Step) -> None:
+        """What a step needs of earlier ones may have gone with a node: known results are put into the store anew."""
+        for arg in step.args:
+            if isinstance(arg, Step) and arg.over and arg.error is None and not arg.copied:
+                arg.result, arg.copied = ray.put(arg.value), True

@@ -1,0 +1,205 @@
+"""The executor on the session's cluster with roles that do nothing but misbehave: memory, groups, deadlines, slots."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray import cloudpickle
+
+from actors.executor import RayExecutor
+from tsdf_ray.errors import MatchFailed, Stopped, UserError
+from tsdf_ray.game.control import Quiet
+from tsdf_ray.game.executor import InProcessExecutor, Journal, StepEvent
+from tsdf_ray.game.match import Cast, Table, play_match
+from tsdf_ray.game.plan import Plan, Worker
+from tsdf_ray.game.spec import MatchSpec, all_matches
+from tsdf_ray.game.steps import Learned
+from tsdf_ray.generators import Tensors
+from tsdf_ray.scenario import Scenario
+from tsdf_ray.store.manifest import Manifest
+from tsdf_ray.store.recorder import Recorder
+from tsdf_ray.testing import null_roles
+from tsdf_ray.testing.null_roles import NULL_CAST, null_materials
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+# Actors cannot import this module: its classes travel by value.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class Told(Journal):
+    """Keeps everything."""
+
+    def __init__(self) -> None:
+        self.events: list[StepEvent] = []
+        self.notes: list[str] = []
+        self.placed: list[Mapping[str, Any]] = []
+
+    def event(self, event: StepEvent) -> None:
+        self.events.append(event)
+
+    def note(self, kind: str, text: str, **more: Any) -> None:
+        self.notes.append(text)
+
+    def log(self, line: Mapping[str, Any]) -> None:
+        self.placed.append(line)
+
+
+def matches(*changes: str) -> list[MatchSpec]:
+    return all_matches(Scenario.load("smoke", ("rounds=2", *changes)))
+
+
+def small_plan(workers: int = 1, **more: Any) -> Plan:
+    """One slot of one CPU, shared by three roles."""
+    share = 0.2
+    roles = {"defender": (Worker(share, 0.0),) * workers, "attacker": (Worker(share, 0.0),)}
+    return Plan(roles | {"evaluator": (Worker(share, 0.0),)}, 1, ({"CPU": 1.0},), **more)
+
+
+def play(folder: Path, executor: Any, defender: type, *changes: str) -> Manifest:
+    """One match of null roles with this defender."""
+    manifest = Manifest(folder / "manifest.jsonl")
+    folder.mkdir(parents=True, exist_ok=True)
+    cast = replace(NULL_CAST, defender=defender)
+    try:
+        play_match(matches(*changes)[0], null_materials(), Table(executor, Recorder(folder, manifest), Quiet(), cast))
+    finally:
+        executor.close()
+    return manifest
+
+
+class Hungry(null_roles.DefenderRole):
+    """Wants more memory than there is, until micro-batches are halved."""
+
+    enough = 1
+
+    def __init__(self, match: MatchSpec, materials: Any, seat: Any) -> None:
+        super().__init__(match, materials, seat)
+        self._seat = seat
+
+    def learn(self, round: int, generator: Tensors | None) -> Learned:
+        if self._seat.halvings < self.enough:
+            raise MemoryError("cannot allocate")
+        return super().learn(round, generator)
+
+
+class Insatiable(Hungry):
+    enough = 2
+
+
+Hungry.__name__ = Insatiable.__name__ = "DefenderRole"
+
+
+@pytest.mark.parametrize("kind", ["inprocess", "ray"])
+def test_memory_that_runs_out_halves_micro_batches_once(tmp_path: Path, ray_cluster: None, kind: str) -> None:
+    def executor(told: Told) -> Any:
+        return InProcessExecutor(told) if kind == "inprocess" else RayExecutor(told, small_plan(), None)
+
+    told = Told()
+    assert len(play(tmp_path / "a", executor(told), Hungry).entries) == 2
+    assert [note for note in told.notes if "micro-batches of half the size" in note] == told.notes
+    assert len(told.notes) == 1, "the role keeps the smaller ones for the rest of the match"
+    with pytest.raises(MatchFailed, match=r"out of memory.*also with halved micro-batches.*micro_batch"):
+        play(tmp_path / "b", executor(Told()), Insatiable)
+
+
+class Together(null_roles.DefenderRole):
+    """Says who took part; the second worker dies in the first attempt of round 2."""
+
+    def __init__(self, match: MatchSpec, materials: Any, seat: Any) -> None:
+        super().__init__(match, materials, seat)
+        self._seat, self._mark = seat, Path(match.scenario.title)
+
+    def learn(self, round: int, generator: Tensors | None) -> Learned:
+        crew = self._seat.crew
+        ranks = crew.gather(crew.rank)
+        if round == 2 and crew.rank == 1 and not self._mark.exists():
+            self._mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        crew.gather(crew.rank)
+        learned = super().learn(round, generator)
+        return replace(learned, digest=f"{ranks} in round {round}")
+
+
+Together.__name__ = "DefenderRole"
+
+
+def test_a_group_fails_and_is_built_anew_as_a_whole(tmp_path: Path, ray_cluster: None) -> None:
+    told = Told()
+    mark = f"title={tmp_path / 'mark'}"
+    manifest = play(tmp_path / "run", RayExecutor(told, small_plan(workers=2), None), Together, mark)
+    assert [entry.digests["w"] for entry in manifest.entries] == ["[0, 1] in round 1", "[0, 1] in round 2"]
+    assert len(told.notes) == 1
+    assert "its process died (1 of 3)" in told.notes[0]
+    pids = {(line["rank"], line["pid"]) for line in told.placed if line.get("role") == "defender"}
+    assert len(pids) == 4, "both workers were replaced"
+    assert all(event.attempt == 1 for event in told.events if event.round == 1)
+
+
+class Slow(null_roles.DefenderRole):
+    """Sleeps for ever in its first attempt."""
+
+    def __init__(self, match: MatchSpec, materials: Any, seat: Any) -> None:
+        super().__init__(match, materials, seat)
+        self._mark = Path(match.scenario.title)
+
+    def learn(self, round: int, generator: Tensors | None) -> Learned:
+        if round == 1 and not self._mark.exists():
+            self._mark.touch()
+            time.sleep(1000)
+        return super().learn(round, generator)
+
+
+Slow.__name__ = "DefenderRole"
+
+
+def test_a_step_has_a_deadline(tmp_path: Path, ray_cluster: None) -> None:
+    told = Told()
+    plan = small_plan(step_seconds=2.0)
+    manifest = play(tmp_path / "run", RayExecutor(told, plan, None), Slow, f"title={tmp_path / 'mark'}")
+    assert len(manifest.entries) == 2
+    assert any("no answer in time (1 of 3)" in note for note in told.notes)
+    assert [event.attempt for event in told.events if event.step == "learn"] == [2, 1]
+
+
+def test_what_is_not_there_is_waited_for_until_the_deadline(tmp_path: Path, ray_cluster: None) -> None:
+    told = Told()
+    plan = replace(small_plan(wait_seconds=7.0), bundles=({"CPU": 1.0, "GPU": 1.0},))
+    with pytest.raises(UserError, match=r"wait_seconds.*1 GPU"):
+        play(tmp_path / "run", RayExecutor(told, plan, None), null_roles.DefenderRole)
+    assert any("waiting for resources" in note and "missing 1 GPU" in note for note in told.notes)
+
+
+def test_a_wait_can_be_stopped(ray_cluster: None) -> None:
+    def stop() -> None:
+        raise Stopped("asked")
+
+    executor = RayExecutor(Told(), replace(small_plan(), bundles=({"GPU": 1.0},)), None)
+    with pytest.raises(Stopped):
+        executor.start(null_roles.DefenderRole, matches()[0], None, stop)
+    executor.close()
+
+
+def test_actors_serve_match_after_match_and_nothing_stays_reserved(tmp_path: Path, ray_cluster: None) -> None:
+    told = Told()
+    executor = RayExecutor(told, small_plan(), None)
+    manifest = Manifest(tmp_path / "manifest.jsonl")
+    table = Table(executor, Recorder(tmp_path, manifest), Quiet(), Cast(*vars(NULL_CAST).values()))
+    materials = null_materials()
+    for match in matches("seeds=[0,1,2]"):
+        play_match(match, materials, table)
+    assert len(manifest.entries) == 6
+    assert len({event.pid for event in told.events}) == 3, "one process per role, for all matches"
+    executor.close()
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < deadline, "everything is given back"
+        time.sleep(0.1)
