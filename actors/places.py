@@ -75,7 +75,7 @@ class Place:
 
     def read(self) -> bytes:
         """The whole file. Raises FileNotFoundError, and UserError when the storage does not answer."""
-        with _reached(self.name), self.files.open_input_stream(self.path) as stream:
+        with _reached(self.name), self.files.open_input_stream(self.path, compression=None) as stream:
             content: bytes = stream.read()
             return content
 

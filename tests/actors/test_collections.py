@@ -96,6 +96,7 @@ def test_a_restart_computes_what_is_missing_and_nothing_else(folder: Path, prote
     assert jobs.protect(str(folder), str(protected), defender="noise", part=2).progress.computed == 0
 
 
+@pytest.mark.slow
 def test_stopped_in_the_middle_and_taken_up(folder: Path, protected: Path, tmp_path: Path) -> None:
     """On a cluster that is not ours the stopped job may still finish a part while the next one runs."""
     calls = []
