@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-BENCHES = ("overhead", "ensemble", "defences", "search", "control", "sizing", "groups", "store")
+BENCHES = ("overhead", "ensemble", "defences", "search", "control", "sizing", "groups", "store", "collections")
 
 
 def main() -> None:

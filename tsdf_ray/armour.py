@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tsdf_ray.defenders import DefenceState, Defender, Knowledge, make_defender
+from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import HAIR, FaceSet, to_images
 from tsdf_ray.game.materials import (
@@ -70,8 +71,8 @@ def _labels(family: Family, pixels_BCHW: npt.NDArray[np.uint8]) -> dict[str, npt
     return dict(zip(family.attributes, labels_BA.T, strict=True))
 
 
-def packaged_armour(kind: str, epsilon: float) -> Armour:
-    """Learn a defence against the packaged generator G_0 on the packaged sample.
+def packaged_armour(kind: str, epsilon: float, learned: Arrays | None = None) -> Armour:
+    """Learn a defence against the packaged generator G_0 on the packaged sample, or take what it `learned` before.
 
     A defender of the quickstart plays as it does there, any other kind with its defaults; `epsilon` is set. Raises
     UserError for an unknown kind and for an epsilon out of range.
@@ -84,7 +85,8 @@ def packaged_armour(kind: str, epsilon: float) -> Armour:
     materials = load_materials(scenario, seed)
     family = family_with(scenario.generator, materials.generator).freeze()
     knowledge = _knowledge(scenario, 1, {family.name: family}, defender, materials.splits.defender)
-    return Armour(defender, defender.learn(knowledge), scenario.faces.size)
+    state = defender.learn(knowledge) if learned is None else DefenceState(knowledge, learned)
+    return Armour(defender, state, scenario.faces.size)
 
 
 def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilon: float | None) -> Armour:

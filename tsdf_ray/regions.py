@@ -20,6 +20,8 @@ FACE_SHARE, FACE_CENTRE = 0.72, 0.55
 """Height of the face's box and of its centre, as shares of the frame. Medians of RetinaFace's boxes on aligned photos
 at 128 px: height .65 (CelebA, 64 photos) and .76 (synthetic faces, 64); centre .58 and .54, in the middle sideways."""
 SURE = 0.7
+TOGETHER = 1 << 18
+"""Pixels that a detector is given in one call (16 photos of 128 px): more is slower on a CPU."""
 SMALLEST = 24
 """Frames with a smaller side in pixels are left alone: at 128 px nothing of such a face could be learned."""
 
@@ -42,16 +44,32 @@ def face_regions(image_HWC: Pixels, detectors: Sequence[Detector]) -> list[Regio
 
     `image_HWC`: uint8 [H, W, 3], any size. Detection runs on a copy with a long side of at most 1024 pixels.
     """
-    x_1CHW, scale = _for_detection(image_HWC)
-    height, width = image_HWC.shape[:2]
-    for detector in detectors:
-        with torch.inference_mode():
-            boxes_N4 = detector.detect(x_1CHW, SURE)[0].boxes_N4.cpu() / scale
-        frames = [frame(box, height, width) for box in boxes_N4.tolist()]
-        found = sorted({f for f in frames if f.side >= SMALLEST}, key=lambda f: (-f.side, f.top, f.left))
-        if found:
-            return found
-    return []
+    return all_face_regions([image_HWC], detectors)[0]
+
+
+def all_face_regions(images: Sequence[Pixels], detectors: Sequence[Detector]) -> list[list[Region]]:
+    """As `face_regions`, of many photos: those of one size are looked at together, a bounded area at a time."""
+    found: list[list[Region]] = [[] for _ in images]
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for index, image_HWC in enumerate(images):
+        sizes.setdefault(image_HWC.shape[:2], []).append(index)
+    for (height, width), alike in sizes.items():
+        seen = min(1.0, MAX_SIDE / max(height, width)) ** 2 * height * width
+        step = max(1, int(TOGETHER // seen))
+        for chunk in (alike[first : first + step] for first in range(0, len(alike), step)):
+            left = chunk
+            for detector in detectors:
+                views = [_for_detection(images[index]) for index in left]
+                with torch.inference_mode():
+                    boxes = detector.detect(torch.cat([x_1CHW for x_1CHW, _ in views]), SURE)
+                for index, (_, scale), box in zip(left, views, boxes, strict=True):
+                    frames = {frame(b, height, width) for b in (box.boxes_N4.cpu() / scale).tolist()}
+                    kept = {f for f in frames if f.side >= SMALLEST}
+                    found[index] = sorted(kept, key=lambda f: (-f.side, f.top, f.left))
+                left = [index for index in left if not found[index]]
+                if not left:
+                    break
+    return found
 
 
 def frame(box: Sequence[float], height: int, width: int) -> Region:

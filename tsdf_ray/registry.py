@@ -1,7 +1,7 @@
 """Registries are dicts, name -> class; an unknown name lists the valid ones.
 
 A user's own class can be named in a scenario without touching this package: its distribution declares an entry point
-in the group `tsdf_ray.<room>` (defenders, attackers, generators, detectors, channels, executors).
+in the group `tsdf_ray.<room>` (defenders, attackers, generators, detectors, channels, executors, collections).
 """
 
 from __future__ import annotations

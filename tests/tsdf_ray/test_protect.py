@@ -154,7 +154,7 @@ def test_budget_and_the_pixels_outside(
     frames = defence.face_set(
         np.zeros((len(found), 3, SIZE, SIZE), np.uint8), tuple(f"a#{k}" for k in range(len(found)))
     )
-    steps = module._steps(defence, frames, lambda *_: None)
+    steps = module.whole_steps(defence, frames)
     after = module.moved(image, found, steps, 0)
     difference = after.astype(np.int16) - image
     assert np.abs(difference).max() <= epsilon * 127.5 * (1 + 1e-6)

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tsdf_ray.detectors import Boxes, load_detector
-from tsdf_ray.faces import load_photo
-from tsdf_ray.protection import LOCATORS
-from tsdf_ray.regions import Region, centre_square, face_regions, stretch
+from tsdf_ray.faces import decode, load_photo
+from tsdf_ray.faces.sample import SAMPLE
+from tsdf_ray.photos import LOCATORS
+from tsdf_ray.regions import Region, all_face_regions, centre_square, face_regions, stretch
 
 
 class Fixed:
@@ -38,6 +40,21 @@ def test_the_second_detector_helps_out() -> None:
     assert len(face_regions(image, [one])) == 1  # type: ignore[list-item]
     assert face_regions(image, [Fixed(), one]) == face_regions(image, [one])  # type: ignore[list-item]
     assert face_regions(image, [Fixed()]) == []  # type: ignore[list-item]
+
+
+def test_many_photos_are_looked_at_together_as_one_by_one() -> None:
+    detectors = [load_detector(name) for name in LOCATORS]
+    faces = [load_square(k) for k in range(20)]
+    images = [*faces, picture(60, 90), *(np.asarray(Image.fromarray(face).resize((150, 150))) for face in faces[:3])]
+    images.append(np.concatenate(faces[:2], axis=1))
+    assert all_face_regions(images, detectors) == [face_regions(image, detectors) for image in images]
+    assert all_face_regions([], detectors) == []
+
+
+def load_square(k: int) -> np.ndarray:
+    """A packaged face, uint8 [128, 128, 3]."""
+    data = pq.ParquetFile(SAMPLE).read_row_group(0, columns=["image"])["image"][k].as_py()
+    return decode(data, "sample")
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,9 +13,11 @@ import typer
 
 from tsdf_ray.cli import (
     doctor,
+    measure,
     nodes,
     plan,
     play,
+    prepare,
     pretrain,
     protect,
     report,
@@ -46,6 +48,8 @@ app.command("nodes")(nodes.nodes)
 app.command("report")(report.report)
 app.add_typer(scenarios.app, name="scenarios")
 app.command("protect")(protect.protect)
+app.command("prepare")(prepare.prepare)
+app.command("measure")(measure.measure)
 app.command("pretrain")(pretrain.pretrain)
 app.add_typer(weights.app, name="weights")
 app.command("doctor")(doctor.doctor)

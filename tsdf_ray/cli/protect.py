@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tsdf_ray.cli.collections import PART, PartOption, WorkersOption
+from tsdf_ray.cli.play import AddressOption
+
 if TYPE_CHECKING:
     from tsdf_ray.protection import Protected
 
@@ -19,6 +22,20 @@ class NoFace(enum.StrEnum):
     whole = "whole"
 
 
+class Faces(enum.StrEnum):
+    """Where faces are."""
+
+    look = "find"
+    whole = "whole"
+
+
+class Format(enum.StrEnum):
+    """How the protected photos are written."""
+
+    png = "png"
+    parquet = "parquet"
+
+
 class OnBad(enum.StrEnum):
     """What happens to a photo that cannot be read."""
 
@@ -27,8 +44,10 @@ class OnBad(enum.StrEnum):
 
 
 def protect(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of photos; subfolders are kept.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the protected photos (PNG).")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Folder of photos; subfolders are kept. Or Parquet, or a URI.")
+    ],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the protected photos (PNG), or Parquet parts.")],
     defender: Annotated[
         str | None, typer.Option("--defender", help="Defence to learn (found), or a defender of the run.")
     ] = None,
@@ -39,18 +58,53 @@ def protect(
     epsilon: Annotated[
         float | None, typer.Option("--epsilon", help="Budget on the [-1, 1] scale (0.05), or the run's.")
     ] = None,
+    faces: Annotated[
+        Faces, typer.Option("--faces", help="Look for faces, or take every photo's middle square (aligned photos).")
+    ] = Faces.look,
     no_face: Annotated[
         NoFace, typer.Option("--no-face", help="A photo without a face: left out, or its middle square is protected.")
     ] = NoFace.skip,
-    on_bad: Annotated[OnBad, typer.Option("--on-bad", help="A bad photo: stop, or skip and list it.")] = OnBad.stop,
+    on_bad: Annotated[
+        OnBad | None, typer.Option("--on-bad", help="A bad photo: stop (PNG), or skip and list it (Parquet).")
+    ] = None,
     table: Annotated[
         Path | None, typer.Option("--table", help="Visibility per photo, .csv or .parquet; default OUT/visibility.csv.")
     ] = None,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="PNG files, or Parquet by Ray (as for Parquet and URIs).")
+    ] = None,
+    part: PartOption = None,
+    address: AddressOption = None,
+    workers: WorkersOption = None,
 ) -> None:
-    """Protect a folder of photos.
+    """Protect a folder of photos, or a collection of any size.
 
-    Around each face, what a defence learned is added, inside the budget; nothing else changes.
+    Around each face, what a defence learned is added, inside the budget; nothing else changes. A collection is written
+    as Parquet, in parts, and the same command again goes on where it ended.
     """
+    from tsdf_ray.cli.collections import show, told
+    from tsdf_ray.collections import is_collection, jobs
+    from tsdf_ray.errors import UserError
+
+    large = is_collection(source, out)
+    if large and form is Format.png:
+        raise UserError("--format png: Parquet and URIs are written as Parquet; leave the option out")
+    if large or form is Format.parquet:
+        if on_bad is OnBad.stop:
+            raise UserError(
+                "--on-bad stop: a collection is written while it is read; bad photos become rows with a note"
+            )
+        if table is not None:
+            raise UserError("--table: the Parquet parts hold these columns; leave the option out")
+        options = {"defender": defender, "run_dir": run, "attacker": attacker, "epsilon": epsilon}
+        options |= {"faces": faces.value, "no_face": no_face.value, "address": address, "workers": workers}
+        with told() as tell_parts:
+            show(jobs().protect(source, out, **options, part=PART if part is None else part, tell=tell_parts))
+        return
+    given = {"--part": part, "--address": address, "--workers": workers}
+    for option, value in given.items():
+        if value is not None:
+            raise UserError(f"{option}: goes with --format parquet; PNG files are written by this process alone")
     from tsdf_ray.cli.stopping import stoppable
     from tsdf_ray.game.control import StopFlag
     from tsdf_ray.protection import protect as run_protect
@@ -70,8 +124,9 @@ def protect(
             run=run,
             attacker=attacker,
             epsilon=epsilon,
+            faces=faces.value,
             no_face=no_face.value,
-            on_bad=on_bad.value,
+            on_bad="stop" if on_bad is None else on_bad.value,
             table=table,
             tell=tell,
         )

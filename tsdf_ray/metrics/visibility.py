@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -41,6 +43,7 @@ def ssim(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
     return index.mean((1, 2, 3), dtype=torch.float64)
 
 
+@lru_cache(maxsize=16)
 def _windows(size: int, device: torch.device) -> torch.Tensor:
     """Banded matrix [size - 10, size]: row i holds the normalised Gaussian weights of the window that starts at i."""
     offset = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
