@@ -58,6 +58,7 @@ class Saboteur(Quiet):
         self._events, self._blows = run / "events.jsonl", list(blows)
         self._waited: dict[tuple[str, int, str], int] = {}
         self.struck: list[int] = []
+        self.times: list[float] = []
         self.notes: list[str] = []
 
     def phase(self, match: MatchSpec, round: int, phase: str) -> None:
@@ -77,6 +78,7 @@ class Saboteur(Quiet):
             pid = self._new_pid(match, blow)
             time.sleep(blow.seconds)
             self.struck.append(pid)
+            self.times.append(time.time())
             blow.strike(pid)
 
     def _new_pid(self, match: str, blow: Blow) -> int:
@@ -93,6 +95,16 @@ class Saboteur(Quiet):
                 return int(placed[-1])
             time.sleep(0.02)
         raise AssertionError(f"{blow} found nobody to strike")
+
+
+def tell(case: str, saboteur: Saboteur, run: Path) -> None:
+    """Print how long after each blow it was noticed, and when a step issued again had ended (`-s` shows it)."""
+    lines = events(run / "events.jsonl")
+    for blow in saboteur.times:
+        noticed = [line["time"] for line in lines if line.get("event") == "role built anew" and line["time"] > blow]
+        back = [line["end"] for line in lines if line.get("attempt", 1) > 1 and line["end"] > blow]
+        seconds = [f"{min(times) - blow:.1f} s" if times else "-" for times in (noticed, back)]
+        print(f"{case}: noticed after {seconds[0]}, back after {seconds[1]}")
 
 
 def events(path: Path) -> list[dict[str, Any]]:

@@ -28,7 +28,12 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_nodes(case: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """A case, to its end."""
-    places = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    # The checkout first: below tests/ there is a folder tsdf_ray, too.
+    places = [
+        str(Path(__file__).parents[2]),
+        str(Path(__file__).parents[1]),
+        *filter(None, [os.environ.get("PYTHONPATH")]),
+    ]
     return subprocess.run(
         [sys.executable, str(SCRIPT), case, str(folder)],
         capture_output=True,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from saboteur import Blow, Saboteur, events, kill, same_result, small_game
+from saboteur import Blow, Saboteur, events, kill, same_result, small_game, tell
 
 from tsdf_ray import api
 from tsdf_ray.store import recorder
@@ -35,6 +36,7 @@ def test_all_roles_die_in_one_match(tmp_path: Path, unbroken: Path, ray_cluster:
     run = api.play(small_game(), tmp_path / "run", progress=saboteur, report=False)
     assert run.status == "complete"
     assert len(set(saboteur.struck)) == len(blows)
+    tell("defender, attacker, evaluator, attacker", saboteur, tmp_path / "run")
     same_result(tmp_path / "run", unbroken)
     lines = events(tmp_path / "run" / "events.jsonl")
     mended = [(line["role"], line["step"]) for line in lines if line.get("event") == "role built anew"]
@@ -51,6 +53,7 @@ def test_one_worker_of_a_group_dies(tmp_path: Path, ray_cluster: None) -> None:
     assert run.status == "complete"
     assert len(saboteur.struck) == 1
     assert any("attacker.retrain" in note and "built anew" in note for note in saboteur.notes)
+    tell("one of the attacker's two", saboteur, tmp_path / "run")
     same_result(tmp_path / "run", alone)
 
 
@@ -67,12 +70,14 @@ def test_while_the_round_is_written(
             placed = [line for line in events(tmp_path / "run" / "events.jsonl") if line.get("event") == "role placed"]
             for line in placed:
                 saboteur.struck.append(line["pid"])
+                saboteur.times.append(time.time())
                 kill(line["pid"])
 
     monkeypatch.setattr(recorder, "write_tensors", struck)
     run = api.play(small_game(), tmp_path / "run", progress=saboteur, report=False)
     assert run.status == "complete"
     assert len(saboteur.struck) == 3
+    tell("all three while the round is written", saboteur, tmp_path / "run")
     same_result(tmp_path / "run", unbroken)
 
 
@@ -96,4 +101,5 @@ def test_a_hung_step_has_a_deadline(tmp_path: Path, unbroken: Path, ray_cluster:
     run = api.play(small_game("resources.step_seconds=10"), tmp_path / "run", progress=saboteur, report=False)
     assert run.status == "complete"
     assert any("no answer in time" in note for note in saboteur.notes)
+    tell("attacker stopped, limit 10 s", saboteur, tmp_path / "run")
     same_result(tmp_path / "run", unbroken)

@@ -147,14 +147,16 @@ class InProcessExecutor:
 
     def submit(self, role: Handle, step: str, round: int, *args: Handle) -> Handle:
         """Runs the step; the handle is the result. Out of memory: once more, with micro-batches halved."""
-        try:
-            result, event = run_step(role.instance, role.match, step, round, args)
-        except OutOfMemory as error:
-            text = after_memory(f"{role.match.id}: {role_name(role.kind)}", error, role.halvings)
-            self._journal.note("micro-batches halved", text, match=role.match.id, step=step, round=round)
-            role.halvings += 1
-            role.instance = role.kind(role.match, role.shared, Seat(halvings=role.halvings))
-            result, event = run_step(role.instance, role.match, step, round, args, attempt=2)
+        attempt = 1
+        while True:
+            try:
+                result, event = run_step(role.instance, role.match, step, round, args, attempt)
+                break
+            except OutOfMemory as error:
+                text = after_memory(f"{role.match.id}: {role_name(role.kind)}", error, role.halvings)
+                self._journal.note("micro-batches halved", text, match=role.match.id, step=step, round=round)
+                role.halvings, attempt = role.halvings + 1, attempt + 1
+                role.instance = role.kind(role.match, role.shared, Seat(halvings=role.halvings))
         self._journal.event(event)
         return result
 

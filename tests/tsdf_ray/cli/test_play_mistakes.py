@@ -10,7 +10,7 @@ import torch
 from photo_folders import write_photos
 from typer.testing import CliRunner
 
-from tsdf_ray import api
+from tsdf_ray import race
 from tsdf_ray.cli import app
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.game.match import play_match
@@ -71,7 +71,7 @@ def test_a_match_that_fails_does_not_stop_the_others(
 
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(api, "play_match", fragile)
+        patch.setattr(race, "play_match", fragile)
         result = play(scenario, out, "--no-report")
     assert result.exit_code == 1, result.output
     assert "a-vs-b-s0: round 1: loss is not finite" in result.stderr
