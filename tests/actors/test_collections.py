@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from actors import collections as jobs
+from actors.collections import tasks as jobs
 from tsdf_ray.attackers import prepare
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import Stopped, UserError

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_s3 import Store, fake_s3
 
-from actors.collection import Collection
 from actors.collections import protect
-from actors.places import Place
+from actors.collections.collection import Collection
+from actors.collections.places import Place
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.sample import SAMPLE
 

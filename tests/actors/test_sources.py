@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors import places, sources
-from actors.collection import RECORD, Collection
-from actors.measure import summarise
-from actors.places import Place
-from actors.readings import LARGEST, opened
-from actors.sources import open_source
+from actors.collections import places, sources
+from actors.collections.collection import RECORD, Collection
+from actors.collections.measure import summarise
+from actors.collections.places import Place
+from actors.collections.readings import LARGEST, opened
+from actors.collections.sources import open_source
 from tsdf_ray.collections import is_collection
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.decode import MAX_BYTES

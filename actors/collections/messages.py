@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from actors.collection import Collection
-from actors.readings import Reading
+from actors.collections.collection import Collection
+from actors.collections.readings import Reading
 from tsdf_ray.errors import MatchFailed, UserError
 
 MESSAGE = pa.schema(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from actors.places import Place
+from actors.collections.places import Place
 from tsdf_ray.errors import UserError
 
 LARGEST = 512 << 20

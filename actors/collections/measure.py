@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from actors.collection import Collection
-from actors.readings import Reading, opened
-from actors.workers import decoded, squares
+from actors.collections.collection import Collection
+from actors.collections.readings import Reading, opened
+from actors.collections.workers import decoded, squares
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import FaceSet

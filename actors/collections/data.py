@@ -21,9 +21,9 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from actors.cluster import connect
-from actors.collection import Collection
-from actors.messages import MESSAGE, Actor, Read, Work, write
-from actors.readings import Reading
+from actors.collections.collection import Collection
+from actors.collections.messages import MESSAGE, Actor, Read, Work, write
+from actors.collections.readings import Reading
 from tsdf_ray.errors import MatchFailed, UserError
 
 PART = 256

@@ -16,12 +16,12 @@ import pyarrow.compute as pc
 import torch
 from safetensors.numpy import load, save
 
-from actors.collection import Collection
-from actors.data import PART, Job, Progress, Tell, run
-from actors.measure import Measure, Pairs, summarise
-from actors.readings import PHOTOS
-from actors.sources import Source, open_source
-from actors.workers import Prepare, Protect
+from actors.collections.collection import Collection
+from actors.collections.data import PART, Job, Progress, Tell, run
+from actors.collections.measure import Measure, Pairs, summarise
+from actors.collections.readings import PHOTOS
+from actors.collections.sources import Source, open_source
+from actors.collections.workers import Prepare, Protect
 from tsdf_ray.armour import Armour
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError

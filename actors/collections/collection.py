@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from actors.places import Place
-from actors.readings import opened
+from actors.collections.places import Place
+from actors.collections.readings import opened
 from tsdf_ray.errors import UserError
 
 RECORD = "_collection.json"

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from actors.places import Place
-from actors.readings import ParquetRows, PhotoFiles, Reading, opened
+from actors.collections.places import Place
+from actors.collections.readings import ParquetRows, PhotoFiles, Reading, opened
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.folder import OTHER_SUFFIXES, PHOTO_SUFFIXES, photo_files
 
