@@ -57,10 +57,10 @@ class Nodes:
         return self.cluster.add_node(num_cpus=1, object_store_memory=STORE, temp_dir=folder)
 
     def strike_head(self) -> int:
-        """Kill -9 of the head's control store (GCS): this process ends too, after a while."""
-        pid = int(self.cluster.head_node.all_processes["gcs_server"][0].process.pid)
-        kill(pid)
-        return pid
+        """Kill -9 of the head's control store (GCS) and raylet: this process ends too."""
+        for process in ("gcs_server", "raylet"):
+            kill(int(self.cluster.head_node.all_processes[process][0].process.pid))
+        return 0
 
     def strike(self, node_id: str, number: int) -> int:
         """A signal to the raylet of a node."""
@@ -123,7 +123,7 @@ def main() -> None:
     ends = [line["end"] for line in events(run / "events.jsonl") if "step" in line and "end" in line]
     outcome["notes"] = saboteur.notes
     outcome["noticed"] = saboteur.noticed_at - saboteur.struck_at
-    outcome["back"] = min((end for end in ends if end > saboteur.noticed_at), default=0.0) - saboteur.struck_at
+    outcome["back"] = min((end - saboteur.struck_at for end in ends if end > saboteur.noticed_at), default=None)
     print(json.dumps(outcome), flush=True)
     ray.shutdown()
     for pid in saboteur.struck:

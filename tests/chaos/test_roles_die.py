@@ -57,6 +57,7 @@ def test_one_worker_of_a_group_dies(tmp_path: Path, ray_cluster: None) -> None:
     same_result(tmp_path / "run", alone)
 
 
+@pytest.mark.slow
 def test_while_the_round_is_written(
     tmp_path: Path, unbroken: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +95,7 @@ def test_a_step_that_always_kills_ends_its_match_alone(tmp_path: Path, ray_clust
     assert set(run.metrics.column("defender").to_pylist()) == {"none"}
 
 
+@pytest.mark.slow
 def test_a_hung_step_has_a_deadline(tmp_path: Path, unbroken: Path, ray_cluster: None) -> None:
     """SIGSTOP of the attacker's process: nothing dies, nothing answers."""
     blow = Blow("attacker", "retrain", 1, 0.1, strike=lambda pid: os.kill(pid, signal.SIGSTOP))
