@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 
-from actors.role import Place
+from actors.role import Answer, Place
 from actors.slots import Group, Slot
 from tsdf_ray.game.executor import Journal, StepEvent, role_name
 from tsdf_ray.game.spec import MatchSpec
@@ -29,7 +31,11 @@ class Role:
         self.halvings = 0
         self._group: Group = course.slot.group(kind)
         self._settling: list[ray.ObjectRef[Place]] = []
-        self.settle()
+        self._told = False
+        self._new = True
+        """Its actors served another role before, and do not know yet that they are this one."""
+        if not self._group.places:
+            self.settle()
 
     @property
     def actors(self) -> list[Any]:
@@ -38,29 +44,39 @@ class Role:
 
     def settle(self) -> None:
         """Have actors play this role; returns at once."""
-        self._settling = self._group.become(self.kind, self.course.match, self._shared, self.halvings)
+        self._settling = self._group.become(*self._part)
+        self._told = self._new = False
 
     def leave(self) -> None:
         """End its actors."""
         self._group.kill()
         self._settling = []
 
-    def settled(self, journal: Journal) -> bool:
-        """Do its actors run? Says where, once. One that died counts: its steps tell."""
+    @property
+    def _part(self) -> tuple[type, MatchSpec, Any, int]:
+        return self.kind, self.course.match, self._shared, self.halvings
+
+    def call(self, step: str, round: int, attempt: int, args: Sequence[Any]) -> list[ray.ObjectRef[Answer]]:
+        """Send a step to every worker, behind what they were sent before."""
+        new, self._new = self._new, False
+        if new:
+            return [actor.begin.remote(*self._part, step, round, attempt, *args) for actor in self.actors]
+        return [actor.run.remote(step, round, attempt, *args) for actor in self.actors]
+
+    def look(self, journal: Journal) -> None:
+        """Say where its actors sit, once, as soon as they run. One that died counts as settled: its steps tell."""
         if self._settling:
             ready, _ = ray.wait(self._settling, num_returns=len(self._settling), timeout=0)
             if len(ready) < len(self._settling):
-                return False
-            try:
-                places: list[Place] = ray.get(self._settling)
-            except ray.exceptions.RayError:
-                return True
-            finally:
-                self._settling = []
-            for rank, place in enumerate(places):
+                return
+            with contextlib.suppress(ray.exceptions.RayError):
+                self._group.places = ray.get(self._settling)
+            self._settling = []
+        if not self._told:
+            self._told = True
+            for rank, place in enumerate(self._group.places):
                 who = {"event": "role placed", "match": self.course.match.id, "role": self.name, "rank": rank}
                 journal.log(who | {"pid": place.pid, "node": place.node, "device": place.device, "time": time.time()})
-        return True
 
     @property
     def placement(self) -> ray.ObjectRef[Place] | None:
@@ -78,10 +94,8 @@ class Step:
     args: tuple[Any, ...]
     """Steps stand for their results; anything else is passed on."""
     attempt: int = 0
-    result: Any = None
-    event: Any = None
-    others: list[Any] = field(default_factory=list)
-    """The answers of the role's further workers: nothing, or what went wrong."""
+    answers: list[Any] = field(default_factory=list)
+    """References, one for each worker; the first one's holds the result, the others' nothing, or what went wrong."""
     value: Any = UNKNOWN
     error: BaseException | None = None
     """What the step itself raised."""
@@ -98,28 +112,21 @@ class Step:
         """Is its result, or its own error, known here?"""
         return self.value is not UNKNOWN or self.error is not None
 
-    @property
-    def answers(self) -> list[Any]:
-        """What to wait for."""
-        return [self.result, *self.others]
-
     def issue(self) -> None:
-        """Send it to the role's actors, behind what they were sent before."""
+        """Send it to the role's actors."""
         self.attempt += 1
-        args = [arg.result if isinstance(arg, Step) else arg for arg in self.args]
-        first, *others = self.role.actors
-        call = self.name, self.round, self.attempt
-        self.result, self.event = first.run.options(num_returns=2).remote(*call, *args)
-        self.others = [actor.run.options(num_returns=2).remote(*call, *args)[1] for actor in others]
+        args = [arg.answers[0] if isinstance(arg, Step) else arg for arg in self.args]
+        self.answers = self.role.call(self.name, self.round, self.attempt, args)
 
-    def take(self) -> StepEvent | None:
-        """Fetch the result, which must be there; returns the event. Raises what Ray raises, of any worker."""
-        if self.others:
-            ray.get(ray.wait(self.others, num_returns=len(self.others), timeout=0)[0])
-        value = ray.get(self.result)
-        event: StepEvent | None = ray.get(self.event)
-        self.value = value
-        return event
+    def take(self, seconds: float | None = None) -> StepEvent | None:
+        """Fetch the result, waiting so long for the first worker; returns the event. Raises what Ray raises, of any
+        worker."""
+        first, *others = self.answers
+        if others:
+            ray.get(ray.wait(others, num_returns=len(others), timeout=0)[0])
+        answer: Answer = ray.get(first, timeout=seconds)
+        self.value = answer.result
+        return answer.event
 
 
 class Course:

@@ -38,6 +38,14 @@ class Place:
     device: str
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What a step gave, and its event; of the first worker alone."""
+
+    result: Any
+    event: StepEvent | None
+
+
 @ray.remote(max_restarts=0, max_task_retries=0)
 class RoleActor:
     """One worker of one role. Never retried by Ray: a retried call would silently run on a fresh actor."""
@@ -78,15 +86,23 @@ class RoleActor:
             self._error = error
         return Place(os.getpid(), ray.get_runtime_context().get_node_id(), self._device)
 
-    def run(self, step: str, round: int, attempt: int, *args: Any) -> tuple[Any, StepEvent | None]:
-        """One step: its result (stays in the object store until asked for) and its event; of the first worker alone."""
+    def begin(
+        self, role: type, match: MatchSpec, shared: Any, halvings: int, step: str, round: int, attempt: int, *args: Any
+    ) -> Answer:
+        """`become`, and the first step, in one call."""
+        self.become(role, match, shared, halvings)
+        return self.run(step, round, attempt, *args)
+
+    def run(self, step: str, round: int, attempt: int, *args: Any) -> Answer:
+        """One step; its answer stays in the object store until asked for. Answers among `args` stand for results."""
         if self._error is not None:
             raise self._error
         assert self._match is not None, "a step before `become`"
+        plain = tuple(arg.result if isinstance(arg, Answer) else arg for arg in args)
         began = time.monotonic()
         try:
-            result, event = run_step(self._role, self._match, step, round, args, attempt)
+            result, event = run_step(self._role, self._match, step, round, plain, attempt)
         finally:
             if time.monotonic() - began > SHORT_SECONDS:
                 _give_memory_back()
-        return (result, event) if self._crew.rank == 0 else (None, None)
+        return Answer(result, event) if self._crew.rank == 0 else Answer(None, None)

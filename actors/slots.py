@@ -40,6 +40,8 @@ class Group:
     def __init__(self, workers: tuple[Worker, ...], reserved: Any) -> None:
         self._workers, self._reserved = workers, reserved
         self.actors: list[Any] = []
+        self.places: list[Place] = []
+        """Where the actors sit, once they have said so."""
 
     def become(self, role: type, match: MatchSpec, shared: Any, halvings: int) -> list[ray.ObjectRef[Place]]:
         """Have the actors (made where there are none) play this role of this match; returns at once."""
@@ -55,10 +57,11 @@ class Group:
         """End the actors; `become` makes others. Nothing of these is listened to any more."""
         for actor in self.actors:
             ray.kill(actor)
-        self.actors = []
+        self.actors, self.places = [], []
 
     def _actor(self, worker: Worker) -> Any:
-        options: dict[str, Any] = {"num_cpus": worker.cpus, "num_gpus": worker.gpus}
+        # Ray's own record of every call costs the driver time, and grows with them; ours is events.jsonl.
+        options: dict[str, Any] = {"num_cpus": worker.cpus, "num_gpus": worker.gpus, "enable_task_events": False}
         if self._reserved is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._reserved, worker.bundle)
         actor_class: Any = RoleActor

@@ -7,12 +7,14 @@ an answer to an earlier issue, which nobody looks at. A role that dies three tim
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from enum import Enum
 
 import ray
 from ray.exceptions import (
+    GetTimeoutError,
     NodeDiedError,
     ObjectFetchTimedOutError,
     ObjectLostError,
@@ -26,6 +28,7 @@ from ray.exceptions import (
 
 from actors.course import Course, Role, Step
 from actors.group import GroupBroken
+from actors.role import Answer
 from actors.slots import POLL_SECONDS, Slots
 from tsdf_ray.errors import MatchFailed, OutOfMemory, UserError
 from tsdf_ray.game.executor import Journal, after_memory
@@ -66,14 +69,17 @@ class Supervisor:
         limit, since = self._slots.plan.step_seconds, time.monotonic()
         while True:
             for role in step.role.course.roles:
-                role.settled(self._journal)
+                role.look(self._journal)
             if step.role.placement is not None:
                 if not ray.wait([step.role.placement], timeout=POLL_SECONDS)[0]:
                     self._wait_for_room(step, check)
                 since = time.monotonic()
-            ready, _ = ray.wait(step.answers, num_returns=len(step.answers), timeout=POLL_SECONDS)
-            if len(ready) == len(step.answers) or any(self._failed(answer) for answer in ready):
-                return self._look(step)
+            with contextlib.suppress(GetTimeoutError):
+                if len(step.answers) == 1:
+                    return self._look(step, POLL_SECONDS)
+                ready, _ = ray.wait(step.answers, num_returns=len(step.answers), timeout=POLL_SECONDS)
+                if len(ready) == len(step.answers) or any(self._failed(answer) for answer in ready):
+                    return self._look(step)
             check()
             if limit is not None and time.monotonic() - since > limit:
                 return Trouble.HUNG
@@ -85,10 +91,12 @@ class Supervisor:
         except UserError as error:
             raise MatchFailed(f"{step.role.label}: no room for its process: {error}") from error
 
-    def _look(self, step: Step) -> Trouble | None:
-        """Take the answer of a step that has one."""
+    def _look(self, step: Step, seconds: float | None = None) -> Trouble | None:
+        """Take the answer of a step that has one, or wait for it so long. Raises GetTimeoutError."""
         try:
-            event = step.take()
+            event = step.take(seconds)
+        except GetTimeoutError:
+            raise
         except RayError as error:
             return self._judge(step, error)
         if event is not None:
@@ -128,7 +136,7 @@ class Supervisor:
         course = failed.role.course
         troubles = {failed: trouble}
         for step in course.steps:
-            if not step.over and step is not failed and ray.wait([step.result], timeout=0)[0]:
+            if not step.over and step is not failed and ray.wait(step.answers[:1], timeout=0)[0]:
                 found = self._look(step)
                 if found is not None:
                     troubles[step] = found
@@ -180,4 +188,4 @@ class Supervisor:
         """What a step needs of earlier ones may have gone with a node: known results are put into the store anew."""
         for arg in step.args:
             if isinstance(arg, Step) and arg.over and arg.error is None and not arg.copied:
-                arg.result, arg.copied = ray.put(arg.value), True
+                arg.answers[0], arg.copied = ray.put(Answer(arg.value, None)), True

@@ -38,7 +38,7 @@ from tsdf_ray.testing.null_roles import NULL_CAST, null_materials
 def game(matches: int) -> Scenario:
     """So many pairs: up to ten defenders and ten attackers, then seeds."""
     sides = {10: (5, 2, 1), 100: (10, 10, 1)}.get(matches, (10, 10, -(-matches // 100)))
-    content = Scenario.load("smoke", ("rounds=1",)).model_dump(mode="json")
+    content = Scenario.load("smoke", ("rounds=1", "resources.cpus_per_match=0.5")).model_dump(mode="json")
     content |= {"defenders": {f"d{i}": {"kind": "none"} for i in range(sides[0])}}
     attacker = next(iter(content["attackers"].values()))
     content |= {"attackers": {f"a{i}": attacker for i in range(sides[1])}, "seeds": list(range(sides[2]))}

@@ -96,6 +96,8 @@ def play_rounds(match: MatchSpec, materials: Materials, table: Table) -> Iterato
             table.recorder.record(match, result)
             control.phase(match, r, "done")
             yield r
+            if r == match.rounds:
+                return
             generator = executor.share(result.generator)
             published.append(executor.share(result.published))
             pool = [*pool, executor.share(result.usable)] if match.cumulative else []

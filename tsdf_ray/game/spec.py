@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 from tsdf_ray.scenario import Scenario
 
@@ -17,9 +17,9 @@ class MatchSpec:
     attacker: str
     seed: int
 
-    @cached_property
+    @property
     def scenario(self) -> Scenario:
-        """The checked scenario (parsed once per process: thousands of matches share it)."""
+        """The checked scenario (parsed once per process: thousands of matches share it, none carries it along)."""
         return _parsed(self.scenario_json)
 
     @property
