@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tsdf_ray.address import cluster_address
 from tsdf_ray.begun import begun_run
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 from tsdf_ray.game.control import Progress
 from tsdf_ray.game.materials import load_materials
 from tsdf_ray.game.needs import ready
@@ -20,7 +21,6 @@ from tsdf_ray.judges import attackers_judge
 from tsdf_ray.race import play_all
 from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
-from tsdf_ray.store.mirror import is_uri
 from tsdf_ray.store.places import NewPlace, take_up
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.lock import take_lock
 from tsdf_ray.store.run import Run
@@ -24,7 +25,7 @@ def begun_run(game: Scenario, out: str | Path | None) -> Run | None:
     try:
         run = Run(out)
     except UserError:
-        if "://" not in str(out):
+        if not is_uri(out):
             _clear_half_made(Path(out))
         return None
     if run.info.get("kind") == "search":

@@ -1,8 +1,9 @@
-"""Where the files a scenario names are looked for: one rule for weights and photos."""
+"""Where files are: one rule for the weights and photos a scenario names, and what is a URI and not a path."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,11 @@ def located(path: str | Path) -> Path:
         return given
     elsewhere = Path(folder) / given
     return elsewhere if elsewhere.exists() else given
+
+
+def is_uri(place: str | Path) -> bool:
+    """Is it a URI (`s3://bucket/runs`), and not a path?"""
+    return isinstance(place, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", place) is not None
 
 
 def labels_of(weights: Iterable[str]) -> dict[str, str]:

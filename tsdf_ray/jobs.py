@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 
 if TYPE_CHECKING:
     from tsdf_ray.scenario import Scenario
@@ -81,7 +82,7 @@ def make_order(game: Scenario, out: str, name: str | None = None, *, report: boo
     `out` is a path or URI the cluster's nodes share. The scenario travels with its defaults filled in, so that the
     digest here and there agree. Raises UserError for a relative path and a name that cannot be one.
     """
-    if not out.startswith("/") and "://" not in out:
+    if not out.startswith("/") and not is_uri(out):
         raise UserError(f"--out {out}: the job runs elsewhere; give an absolute path or URI that its nodes share")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise UserError(f"--submission-id {name}: use up to 100 letters, digits, `-`, `_` and `.`")

@@ -14,14 +14,10 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 """Here an object appears whole or not at all, and renaming is a copy. Elsewhere files are written, then renamed."""
-
-
-def is_uri(text: str) -> bool:
-    """Whether a place is given as a URI, for example s3://bucket/photos."""
-    return re.match(r"[a-z][a-z0-9+.-]*://", text) is not None
 
 
 @dataclass(frozen=True)

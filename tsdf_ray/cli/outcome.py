@@ -10,8 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tsdf_ray.cli.group import FAILED, leave
+from tsdf_ray.files import is_uri
 from tsdf_ray.jobs import Outcome
-from tsdf_ray.store.mirror import is_uri
 
 if TYPE_CHECKING:
     from tsdf_ray.store.run import Run

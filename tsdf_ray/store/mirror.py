@@ -30,11 +30,6 @@ T = TypeVar("T")
 Place = str | Path
 
 
-def is_uri(place: Place) -> bool:
-    """Is it a URI, and not a path?"""
-    return isinstance(place, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", place) is not None
-
-
 def open_uri(uri: str) -> tuple[fs.FileSystem, str]:
     """The file system and the path that a URI names. Raises what Arrow raises when it knows none."""
     found: tuple[fs.FileSystem, str] = fs.FileSystem.from_uri(uri)

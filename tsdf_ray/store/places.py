@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.copy import Copy
-from tsdf_ray.store.mirror import Mirror, Place, is_uri
+from tsdf_ray.store.mirror import Mirror, Place
 from tsdf_ray.store.rundir import RunDirectory, check_new
 
 

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import is_uri
 from tsdf_ray.store.copy import HEAD, fetch, fetch_results
-from tsdf_ray.store.mirror import Mirror, is_uri
+from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.rundir import read_info
 
 

@@ -9,8 +9,9 @@ from bucket import Bucket
 from pyarrow import fs
 
 from tsdf_ray.errors import NotStored, UserError
+from tsdf_ray.files import is_uri
 from tsdf_ray.store import mirror as mirrors
-from tsdf_ray.store.mirror import TRIES, Mirror, is_uri
+from tsdf_ray.store.mirror import TRIES, Mirror
 
 
 @pytest.fixture(autouse=True)
