@@ -20,7 +20,7 @@ from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.game.control import Quiet
 from tsdf_ray.game.executor import InProcessExecutor, Journal, StepEvent
 from tsdf_ray.game.match import Cast, Table, play_match
-from tsdf_ray.game.plan import Plan, Worker
+from tsdf_ray.game.plan import Plan, Supply, Worker
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.steps import Learned
 from tsdf_ray.generators import Tensors
@@ -203,3 +203,21 @@ def test_actors_serve_match_after_match_and_nothing_stays_reserved(tmp_path: Pat
     while ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
         assert time.monotonic() < deadline, "everything is given back"
         time.sleep(0.1)
+
+
+def test_more_matches_side_by_side_once_the_cluster_has_grown(
+    ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.executor.LOOK_SECONDS", 0.0)
+    asked: list[float] = []
+
+    def replan(supply: Supply) -> Plan:
+        asked.append(supply.cpus)
+        if len(asked) == 3:
+            raise UserError("a node has left")
+        return replace(small_plan(), parallel_matches=len(asked) + 1)
+
+    executor = RayExecutor(Told(), small_plan(), None, replan)
+    assert [executor.parallel for _ in range(4)] == [2, 3, 3, 5]
+    assert asked[0] == ray.cluster_resources()["CPU"]
+    executor.close()
