@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +56,9 @@ def play(
         if earlier is not None and out is not None:
             if earlier.status == "complete":
                 return earlier
-            return resume(out, executor=executor, address=address, progress=progress, report=report)
+            resources = json.loads(game.as_json())["resources"]
+            now = tuple(f"resources.{key}={json.dumps(value)}" for key, value in resources.items())
+            return resume(out, changes=now, executor=executor, address=address, progress=progress, report=report)
     address = cluster_address(address, executor)
     place = NewPlace.of(out, game)
     layout = ready(game, supply_of(executor, address), plan)
@@ -122,6 +125,7 @@ def _game(scenario: str | Path | Scenario, changes: tuple[str, ...]) -> Scenario
 def resume(
     path: str | Path,
     *,
+    changes: tuple[str, ...] = (),
     executor: str = "ray",
     address: str | None = None,
     progress: Any = None,
@@ -132,8 +136,12 @@ def resume(
 
     `path` is what `play` was given as `out`. Rounds whose files were damaged are played again. The tables of a run
     equal those of an unbroken one. Raises UserError when `path` is no run, is held by another process, or its scenario
-    was changed. `executor` is for runs, `loggers` for searches.
+    was changed. `changes` are `resources.KEY=VALUE`, for a run that goes on on another machine: they decide no result.
+    `executor` and `changes` are for runs, `loggers` for searches.
     """
+    for change in changes:
+        if not change.startswith("resources."):
+            raise UserError(f"--set {change}: a run goes on as it began; only resources.* may change")
     address = cluster_address(address, executor)
     run, game = take_up(path)
     if run.info().get("kind") == "search":
@@ -146,6 +154,8 @@ def resume(
         engine.go(run, game, needed, address=address, progress=progress, report=report, loggers=loggers)
         return Run(run.root)
     try:
+        if changes:
+            game = Scenario.load(run.root / "scenario.yaml", changes)
         layout = ready(game, supply_of(executor, address), plan)
     except UserError:
         run.close()

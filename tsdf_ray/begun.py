@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.files import is_uri
@@ -30,12 +32,17 @@ def begun_run(game: Scenario, out: str | Path | None) -> Run | None:
         return None
     if run.info.get("kind") == "search":
         raise UserError(f"{out}: is a search; go on with `tsdf-ray resume {out}`, or choose another --out")
-    if run.info.get("digest") != game.digest:
+    if not _same_race(run.info.get("content"), json.loads(game.as_json())):
         raise UserError(
             f"{out}: is a run of another scenario ({run.info.get('scenario')}, digest "
             f"{str(run.info.get('digest'))[:12]}; asked for: {game.name}, {game.digest[:12]}); choose another --out"
         )
     return run
+
+
+def _same_race(begun: Any, asked: dict[str, Any]) -> bool:
+    """Equal but for resources, which decide no result: a run may go on on another machine."""
+    return isinstance(begun, dict) and begun | {"resources": None} == asked | {"resources": None}
 
 
 def _clear_half_made(root: Path) -> None:

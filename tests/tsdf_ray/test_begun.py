@@ -10,7 +10,7 @@ import pytest
 import tsdf_ray
 from tsdf_ray.begun import begun_run
 from tsdf_ray.errors import UserError
-from tsdf_ray.scenario import Scenario
+from tsdf_ray.scenario import Resources, Scenario
 from tsdf_ray.store.rundir import take_lock
 
 GAME = Scenario.load("smoke", ("rounds=1", "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
@@ -42,6 +42,23 @@ def test_begin_go_on_and_leave(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         tsdf_ray.play(other, out, executor="inprocess", go_on=True)
     with pytest.raises(UserError, match="is a run already"):
         tsdf_ray.play(GAME, out, executor="inprocess")
+
+
+def test_other_resources_are_the_same_race(tmp_path: Path) -> None:
+    """On another cluster a run goes on with what that has; nothing else may change."""
+    out = tmp_path / "run"
+    first = tsdf_ray.play(GAME, out, executor="inprocess", report=False)
+    before = (out / "tables" / "metrics.parquet").read_bytes()
+    (out / "run.json").write_text(json.dumps(first.info | {"status": "running"}))
+    too_much = "resources.cpus_per_match=1000"
+    with pytest.raises(UserError, match=r"resources.cpus_per_match: 1000"):
+        tsdf_ray.resume(out, changes=(too_much,), executor="inprocess", report=False)
+    with pytest.raises(UserError, match=r"rounds=2: a run goes on as it began; only resources"):
+        tsdf_ray.resume(out, changes=("rounds=2",), executor="inprocess", report=False)
+    smaller = GAME.model_copy(update={"resources": Resources(cpus_per_match=0.5)})
+    again = tsdf_ray.play(smaller, out, executor="inprocess", report=False, go_on=True)
+    assert again.status == "complete"
+    assert (out / "tables" / "metrics.parquet").read_bytes() == before
 
 
 def test_out_is_needed() -> None:

@@ -14,6 +14,12 @@ def resume(
     run: Annotated[
         str, typer.Argument(metavar="DIR", help="Folder (or URI) of a stopped, killed or failed run or search.")
     ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="resources.KEY=VALUE", help="Other resources than it began with; may be repeated."
+        ),
+    ] = None,
     executor: ExecutorOption = "ray",
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
@@ -37,5 +43,7 @@ def resume(
 
     playing = make_progress()
     with stoppable(playing.ask):
-        finished = api.resume(run, executor=executor, address=address, progress=playing, report=report)
+        finished = api.resume(
+            run, changes=tuple(changes or ()), executor=executor, address=address, progress=playing, report=report
+        )
     outcome.show(finished)

@@ -28,7 +28,7 @@ SURFACE = {
     ],
     "plan": ["--address", "--cluster", "--json", "--no-probe", "--probe", "--set", "scenario"],
     "tune": ["--address", "--log", "--no-report", "--out", "--report", "--set", "scenario"],
-    "resume": ["--address", "--executor", "--log", "--no-report", "--report", "run"],
+    "resume": ["--address", "--executor", "--log", "--no-report", "--report", "--set", "run"],
     "submit": [
         "--address",
         "--again",
