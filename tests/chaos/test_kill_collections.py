@@ -79,6 +79,7 @@ def check(source: Path, folder: Path, moments: list[int]) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_and_taken_up(source: Path, tmp_path: Path, ray_cluster: None) -> None:
     check(source, tmp_path, [2])

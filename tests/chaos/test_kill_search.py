@@ -28,6 +28,7 @@ def search_and_kill(folder: Path, count: int, *options: str) -> list[dict[str, A
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_driver_trial_and_node(tmp_path: Path) -> None:
     kills = search_and_kill(tmp_path, 3, "--seed", "5", "--node-seconds", "0.1")

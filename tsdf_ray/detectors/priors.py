@@ -15,6 +15,7 @@ VARIANCE_CENTRE, VARIANCE_SIZE = 0.1, 0.2
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # whoever asks first: others may need gradients through it
 def square_priors(
     maps: tuple[tuple[int, int], ...], strides: tuple[int, ...], sizes: tuple[tuple[float, ...], ...]
 ) -> torch.Tensor:

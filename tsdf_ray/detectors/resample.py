@@ -19,6 +19,7 @@ def area_resize(x_BCHW: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # whoever asks first: others may need gradients through it
 def _area_weights(size: int, out: int) -> torch.Tensor:
     """float64 [out, size]: the share of each old cell in each new one; rows sum to 1."""
     cell = size / out

@@ -44,6 +44,7 @@ def ssim(a_BCHW: torch.Tensor, b_BCHW: torch.Tensor) -> torch.Tensor:
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # whoever asks first: others may need gradients through it
 def _windows(size: int, device: torch.device) -> torch.Tensor:
     """Banded matrix [size - 10, size]: row i holds the normalised Gaussian weights of the window that starts at i."""
     offset = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
