@@ -67,9 +67,9 @@ def play_all(
         # Closing comes whatever happens: a full disk fails these writes as well.
         with closing(run):
             run.update(failed=failed)
-            if status != "stopped" and (manifest.entries or status == "complete"):
+            if status != "stopped":
                 finish_run(run, game, manifest, status, earlier + time.time() - began)
-                if report:
+                if report and manifest.entries:
                     Run(run.root).report()
             else:
                 run.update(status=status, seconds=earlier + time.time() - began)

@@ -87,6 +87,19 @@ def test_a_match_that_fails_does_not_stop_the_others(
     assert Run(out).info["failed"] == {}
 
 
+def test_when_all_matches_fail_in_the_first_round_they_are_named(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(match: Any, materials: Any, table: Any) -> None:
+        raise MatchFailed("round 1: loss is not finite")
+
+    monkeypatch.setattr(race, "play_match", broken)
+    result = play(scenario, tmp_path / "run")
+    assert result.exit_code == 1, result.output
+    for match in ("a-vs-b-s0", "c-vs-b-s0"):
+        assert f"{match}: round 1: loss is not finite" in result.stderr
+
+
 MISTAKES = {
     "unknown key": (["--set", "roundz=2"], ["--set roundz=2: roundz: unknown key", "Did you mean 'rounds'"]),
     "wrong type": (["--set", "rounds=many"], ["rounds", "integer", "'many'"]),
