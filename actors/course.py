@@ -137,7 +137,6 @@ class Course:
         self.roles: list[Role] = []
         self.steps: list[Step] = []
         """Of the round in play, as they were issued first."""
-        self.began = time.monotonic()
 
     def add(self, kind: type, shared: Any) -> Role:
         """A role joins."""
@@ -154,8 +153,8 @@ class Course:
         step.issue()
         return step
 
-    def close(self) -> bool:
-        """Leave the slot: actors with something still to do are ended. Returns whether all were idle."""
+    def close(self) -> None:
+        """Leave the slot: actors with something still to do are ended."""
         # Of a group that stumbled, one worker may wait for another for ever.
         busy = {
             id(step.role): step.role
@@ -164,4 +163,3 @@ class Course:
         }
         for role in busy.values():
             role.leave()
-        return not busy

@@ -28,6 +28,11 @@ def is_uri(place: str | Path) -> bool:
     return isinstance(place, str) and re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", place) is not None
 
 
+def without_secrets(uri: str) -> str:
+    """A URI as messages and records show it: no user, password or options."""
+    return re.sub(r"//[^/@]*@", "//", uri.partition("?")[0])
+
+
 def labels_of(weights: Iterable[str]) -> dict[str, str]:
     """Short names for tables, by weights: a packaged name itself, a file's stem, its folder too where stems repeat."""
     named = dict.fromkeys(weights)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from PIL import Image
 
@@ -25,6 +26,18 @@ BATCH = 32
 """Faces perturbed at once."""
 SSIM_SIDE = 1024
 """SSIM is taken on the middle of larger frames: its cost grows with the area, its value hardly."""
+
+SEEN = (
+    ("width", pa.int64()),
+    ("height", pa.int64()),
+    ("faces", pa.int64()),
+    ("psnr", pa.float64()),
+    ("ssim", pa.float64()),
+    ("max_delta", pa.float64()),
+    ("max_steps", pa.int64()),
+    ("note", pa.string()),
+)
+"""Columns that say of a photo what was done to it and what can be seen of that."""
 
 Steps = npt.NDArray[np.int16]
 Faces = Literal["find", "whole"]

@@ -23,7 +23,7 @@ from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import BadPhoto, FaceSet, decode, photo_files, to_square
 from tsdf_ray.faces.decode import read_bytes
-from tsdf_ray.photos import LOCATORS, Faces, Framed, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
+from tsdf_ray.photos import LOCATORS, SEEN, Faces, Framed, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
 from tsdf_ray.regions import Pixels
 from tsdf_ray.store.atomic import whole_file, write_table
 
@@ -210,14 +210,7 @@ SCHEMA = pa.schema(
     [
         ("photo", pa.string()),
         ("output", pa.string()),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("faces", pa.int64()),
-        ("psnr", pa.float64()),
-        ("ssim", pa.float64()),
-        ("max_delta", pa.float64()),
-        ("max_steps", pa.int64()),
-        ("note", pa.string()),
+        *SEEN,
     ]
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri
+from tsdf_ray.files import is_uri, without_secrets
 
 OBJECT_STORES = frozenset({"s3", "gcs", "abfs"})
 """Here an object appears whole or not at all, and renaming is a copy. Elsewhere files are written, then renamed."""
@@ -37,7 +36,7 @@ class Place:
         if not is_uri(text):
             path = str(Path(text).expanduser().resolve())
             return cls(fs.LocalFileSystem(), path, path)
-        name = re.sub(r"://[^/@]*@", "://", text.partition("?")[0])
+        name = without_secrets(text)
         try:
             with _reached(name):
                 files, path = fs.FileSystem.from_uri(text)

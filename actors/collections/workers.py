@@ -20,7 +20,7 @@ from tsdf_ray.attackers import Prepared, make_attacker
 from tsdf_ray.attackers.base import AttackerConfig, Studied
 from tsdf_ray.detectors import Detector, load_detector
 from tsdf_ray.faces import BadPhoto, FaceSet, decode, to_square
-from tsdf_ray.photos import LOCATORS, Faces, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
+from tsdf_ray.photos import LOCATORS, SEEN, Faces, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
 from tsdf_ray.regions import Pixels
 
 TOGETHER = 64
@@ -88,14 +88,7 @@ class Protect:
         [
             ("id", pa.string()),
             ("image", pa.large_binary()),
-            ("width", pa.int64()),
-            ("height", pa.int64()),
-            ("faces", pa.int64()),
-            ("psnr", pa.float64()),
-            ("ssim", pa.float64()),
-            ("max_delta", pa.float64()),
-            ("max_steps", pa.int64()),
-            ("note", pa.string()),
+            *SEEN,
         ]
     )
 

@@ -10,20 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from saboteur import same_result, small_game
+from saboteur import same_result
 
 from tsdf_ray import api
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 SCRIPT = Path(__file__).with_name("nodes.py")
-
-
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The match, played in process."""
-    out = tmp_path_factory.mktemp("unbroken") / "run"
-    assert api.play(small_game(), out, executor="inprocess", report=False).status == "complete"
-    return out
 
 
 def run_nodes(case: str, folder: Path) -> subprocess.CompletedProcess[str]:

@@ -16,14 +16,6 @@ from tsdf_ray.store import recorder
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The match, played in process."""
-    out = tmp_path_factory.mktemp("unbroken") / "run"
-    assert api.play(small_game(), out, executor="inprocess", report=False).status == "complete"
-    return out
-
-
 def test_all_roles_die_in_one_match(tmp_path: Path, unbroken: Path, ray_cluster: None) -> None:
     """Each role in the middle of a step of its own, and the evaluator while the attacker retrains."""
     blows = (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from tsdf_ray.errors import NotStored, UserError
+from tsdf_ray.files import without_secrets
 from tsdf_ray.store.atomic import whole_file
 
 TRIES = 5
@@ -45,7 +45,8 @@ class Mirror:
         try:
             self._fs, base = open_uri(self.uri)
         except (pa.ArrowException, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            # Arrow repeats the URI, secrets and all.
+            reason = str(error).replace(self.uri, str(self)).splitlines()[0]
             raise UserError(
                 f"{self}: cannot be used ({reason}); give a folder, or a URI as s3://BUCKET/FOLDER, gs://, abfs://, "
                 "hdfs:// or file://"
@@ -57,7 +58,7 @@ class Mirror:
 
     def __str__(self) -> str:
         """The URI without its secrets."""
-        return re.sub(r"//[^/@]*@", "//", self.uri).partition("?")[0]
+        return without_secrets(self.uri)
 
     @property
     def cache(self) -> Path:

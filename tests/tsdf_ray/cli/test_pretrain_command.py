@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from photo_folders import write_photos
 from typer.testing import CliRunner
 
 from tsdf_ray.cli import app
@@ -25,15 +25,7 @@ TINY = (
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    photos = tiny_faces(30)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    rows = [",".join(["id", *photos.attributes])]
-    for pixels, labels, name in zip(photos.pixels_BCHW, photos.labels_BA, photos.ids, strict=True):
-        Image.fromarray(pixels.transpose(1, 2, 0)).save(folder / f"{name}.png")
-        rows.append(",".join([f"{name}.png", *map(str, labels)]))
-    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return write_photos(tmp_path / "photos", tiny_faces(30))
 
 
 def arguments(data: Path, out: Path, *more: str) -> list[str]:
