@@ -97,13 +97,21 @@ class Saboteur(Quiet):
         raise AssertionError(f"{blow} found nobody to strike")
 
 
-def tell(case: str, saboteur: Saboteur, run: Path) -> None:
-    """Print how long after each blow it was noticed, and when a step issued again had ended (`-s` shows it)."""
+def figures(saboteur: Saboteur, run: Path) -> list[tuple[float | None, float | None]]:
+    """Seconds from each blow until it was noticed, and until a step issued again had ended."""
     lines = events(run / "events.jsonl")
+    found = []
     for blow in saboteur.times:
         noticed = [line["time"] for line in lines if line.get("event") == "role built anew" and line["time"] > blow]
         back = [line["end"] for line in lines if line.get("attempt", 1) > 1 and line["end"] > blow]
-        seconds = [f"{min(times) - blow:.1f} s" if times else "-" for times in (noticed, back)]
+        found.append((min(noticed) - blow if noticed else None, min(back) - blow if back else None))
+    return found
+
+
+def tell(case: str, saboteur: Saboteur, run: Path) -> None:
+    """Print how long after each blow it was noticed, and when a step issued again had ended (`-s` shows it)."""
+    for noticed, back in figures(saboteur, run):
+        seconds = ["-" if time is None else f"{time:.1f} s" for time in (noticed, back)]
         print(f"{case}: noticed after {seconds[0]}, back after {seconds[1]}")
 
 

@@ -3,8 +3,7 @@
     python nodes.py CASE FOLDER
 
 The head has no CPU for roles, so the driver's node never dies with them. Each node has its own temporary folder. Prints
-one JSON line: status, failed, notes, and seconds from the blow to the first note of mending and to the first step that
-ended after it.
+one JSON line, see `play`.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from typing import Any
 
 import ray
 from ray.cluster_utils import Cluster
-from saboteur import Saboteur, events, kill, small_game
+from saboteur import Blow, Saboteur, events, figures, kill, small_game
 
 from tsdf_ray import api
 from tsdf_ray.errors import Stopped, UserError
-from tsdf_ray.game.spec import MatchSpec
+from tsdf_ray.scenario import Scenario
 
 QUICK = {
     "health_check_initial_delay_ms": 2000,
@@ -56,11 +55,10 @@ class Nodes:
         folder = str(self.folder / str(self._made))
         return self.cluster.add_node(num_cpus=1, object_store_memory=STORE, temp_dir=folder)
 
-    def strike_head(self) -> int:
+    def strike_head(self) -> None:
         """Kill -9 of the head's control store (GCS) and raylet: this process ends too."""
         for process in ("gcs_server", "raylet"):
             kill(int(self.cluster.head_node.all_processes[process][0].process.pid))
-        return 0
 
     def strike(self, node_id: str, number: int) -> int:
         """A signal to the raylet of a node."""
@@ -70,63 +68,56 @@ class Nodes:
         return pid
 
 
-class NodeSaboteur(Saboteur):
-    """Strikes the node on which the attacker retrains, in round 1; or the head, in round 2."""
+def node_of(run: Path, pid: int) -> str:
+    """Ray's id of the node on which a role's worker was placed."""
+    placed = [line for line in events(run / "events.jsonl") if line.get("event") == "role placed"]
+    return str(next(line["node"] for line in reversed(placed) if line["pid"] == pid))
 
-    def __init__(self, run: Path, nodes: Nodes, number: int, head: bool) -> None:
-        super().__init__(run)
-        self._nodes, self._number, self._head = nodes, number, head
-        self.struck_at = self.noticed_at = 0.0
 
-    def phase(self, match: MatchSpec, round: int, phase: str) -> None:
-        """As the match waits for the retraining."""
-        if (round, phase) == (2 if self._head else 1, "retrain"):
-            seen = self._waited[match.id, round, phase] = self._waited.get((match.id, round, phase), 0) + 1
-            if seen == 2:
-                placed = [line for line in events(self._events) if line.get("event") == "role placed"]
-                self.struck_at = time.time()
-                node = placed[-1]["node"]
-                struck = self._nodes.strike_head() if self._head else self._nodes.strike(node, self._number)
-                self.struck.append(struck)
+def mended(saboteur: Saboteur) -> bool:
+    """Has a role been built anew?"""
+    return any("built anew" in note for note in saboteur.notes)
 
-    def note(self, text: str) -> None:
-        """Kept."""
-        super().note(text)
-        if "built anew" in text and not self.noticed_at:
-            self.noticed_at = time.time()
+
+def play(game: Scenario, run: Path, saboteur: Saboteur, address: str | None = None) -> dict[str, Any]:
+    """Status, reasons of matches that failed, notes, and seconds from the blow to the first note of mending and to the
+    first end of a step that was issued again."""
+    try:
+        played = api.play(game, run, address=address, progress=saboteur, report=False)
+        outcome: dict[str, Any] = {"status": played.status, "failed": played.info["failed"]}
+    except (UserError, Stopped) as error:
+        outcome = {"status": type(error).__name__, "failed": {"": str(error)}}
+    noticed, back = figures(saboteur, run)[0] if saboteur.times else (None, None)
+    return outcome | {"notes": saboteur.notes, "noticed": noticed, "back": back}
 
 
 def main() -> None:
     """See the module."""
     case, folder = sys.argv[1], Path(sys.argv[2])
-    run = folder / "run"
+    run, hit = folder / "run", list[int]()
     nodes = Nodes(1 if case in {"no-spare", "added-later", "head"} else 2)
-    saboteur = NodeSaboteur(run, nodes, signal.SIGSTOP if case == "stopped" else signal.SIGKILL, case == "head")
-    wait = 8 if case == "no-spare" else 120
-    outcome: dict[str, Any] = {}
+
+    def strike(pid: int) -> None:
+        if case == "head":
+            nodes.strike_head()
+        else:
+            hit.append(nodes.strike(node_of(run, pid), signal.SIGSTOP if case == "stopped" else signal.SIGKILL))
+
+    saboteur = Saboteur(run, Blow("attacker", "retrain", 2 if case == "head" else 1, strike=strike))
+    game = small_game(f"resources.wait_seconds={8 if case == 'no-spare' else 120}")
     with ThreadPoolExecutor(1) as thread:  # Ray starts nodes in the main thread alone
-        game = small_game(f"resources.wait_seconds={wait}")
-        playing = thread.submit(api.play, game, run, progress=saboteur, report=False)
+        playing = thread.submit(play, game, run, saboteur)
         if case == "added-later":
-            while not saboteur.noticed_at:
+            while not mended(saboteur) and not playing.done():
                 time.sleep(0.1)
             time.sleep(6)
             nodes.nodes.append(nodes.add())
-    try:
-        played = playing.result()
-        outcome = {"status": played.status, "failed": played.info["failed"]}
-    except (UserError, Stopped) as error:
-        outcome = {"status": type(error).__name__, "failed": {"": str(error)}}
     if case == "stopped":
-        os.kill(saboteur.struck[0], signal.SIGCONT)  # it wakes, and finds that it is dead
+        os.kill(hit[0], signal.SIGCONT)  # it wakes, and finds that it is dead
         time.sleep(2)
-    ends = [line["end"] for line in events(run / "events.jsonl") if "step" in line and "end" in line]
-    outcome["notes"] = saboteur.notes
-    outcome["noticed"] = saboteur.noticed_at - saboteur.struck_at
-    outcome["back"] = min((end - saboteur.struck_at for end in ends if end > saboteur.noticed_at), default=None)
-    print(json.dumps(outcome), flush=True)
+    print(json.dumps(playing.result()), flush=True)
     ray.shutdown()
-    for pid in saboteur.struck:
+    for pid in hit:
         if Path(f"/proc/{pid}").exists():
             kill(pid)
     nodes.cluster.shutdown()

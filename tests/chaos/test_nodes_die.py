@@ -2,48 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster_script import found_by, run_case
 from saboteur import same_result
 
 from tsdf_ray import api
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
-SCRIPT = Path(__file__).with_name("nodes.py")
-
-
-def run_nodes(case: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """A case, to its end."""
-    # The checkout first: below tests/ there is a folder tsdf_ray, too.
-    places = [
-        str(Path(__file__).parents[2]),
-        str(Path(__file__).parents[1]),
-        *filter(None, [os.environ.get("PYTHONPATH")]),
-    ]
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), case, str(folder)],
-        capture_output=True,
-        text=True,
-        timeout=500,
-        check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(places), "RAY_gcs_rpc_server_reconnect_timeout_s": "5"},
-    )
+SCRIPT = "nodes.py"
 
 
 def on_nodes(case: str, folder: Path) -> dict[str, Any]:
     """What a case printed."""
-    done = run_nodes(case, folder)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    assert lines, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(lines[-1])
-    print(case, {key: found[key] for key in ("status", "noticed", "back")})
-    return found
+    return found_by(SCRIPT, case, folder)
 
 
 def test_a_node_dies_with_a_spare_one(tmp_path: Path, unbroken: Path) -> None:
@@ -86,7 +60,7 @@ def test_a_node_that_stops_answering(tmp_path: Path, unbroken: Path) -> None:
 @pytest.mark.slow
 def test_the_head_dies(tmp_path: Path, unbroken: Path) -> None:
     """The driver cannot go on without it, and ends; the run goes on elsewhere after its last finished round."""
-    done = run_nodes("head", tmp_path)
+    done = run_case(SCRIPT, "head", tmp_path)
     assert done.returncode != 0
     assert len((tmp_path / "run" / "manifest.jsonl").read_text().splitlines()) == 1
     assert api.resume(tmp_path / "run", executor="inprocess", report=False).status == "complete"
