@@ -79,9 +79,12 @@ class Role:
                 journal.log(who | {"pid": place.pid, "node": place.node, "device": place.device, "time": time.time()})
 
     @property
-    def placement(self) -> ray.ObjectRef[Place] | None:
-        """What to wait for until it is settled."""
-        return self._settling[0] if self._settling else None
+    def placements(self) -> list[ray.ObjectRef[Place]]:
+        """Until it is settled: one of these is ready as soon as its workers are, or as one of them is lost.
+
+        The others of a lost one wait for it in vain: there are no places until the group has met.
+        """
+        return self._settling
 
 
 @dataclass(eq=False)

@@ -24,10 +24,16 @@ from tsdf_ray.crew import Crew
 T = TypeVar("T")
 PATIENCE = 1800.0
 """Seconds a worker waits for the others of its group inside one operation."""
+REACH_SECONDS = 30.0
+"""Within so many it must get through to the meeting place, which is open before it is told of it; torch tries twice."""
 
 
 class GroupBroken(Exception):
     """Another worker of the group is gone: this one cannot go on. The group is built anew as a whole."""
+
+
+class GroupUnmet(GroupBroken):
+    """The workers of a group have not found together."""
 
 
 def open_store(host: str, size: int) -> TCPStore:
@@ -49,11 +55,13 @@ class GroupCrew(Crew):
     ) -> GroupCrew:
         """Meet the others at rank 0's `open_store`: every worker calls it, rank 0 with the `store` itself.
 
-        `host` is an address of the node that holds the store. Raises GroupBroken when they do not come.
+        `host` is an address of the node that holds the store. Raises GroupUnmet when it cannot be reached, or when the
+        others do not come.
         """
-        with _broken_if_it_fails("joining"):
-            wait = datetime.timedelta(seconds=PATIENCE)
-            meeting = store or TCPStore(host, port, size, is_master=False, timeout=wait)
+        with _broken_if_it_fails(f"worker {rank} of {size}, meeting at {host}:{port}", GroupUnmet):
+            wait, reach = datetime.timedelta(seconds=PATIENCE), datetime.timedelta(seconds=REACH_SECONDS)
+            meeting = store or TCPStore(host, port, size, is_master=False, timeout=reach, wait_for_workers=False)
+            meeting.set_timeout(wait)
             # Gloo would ask for the address of the host's name, which on many nodes is 127.0.0.1.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", _interface_to(host))
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
@@ -101,12 +109,12 @@ class GroupCrew(Crew):
 
 
 @contextmanager
-def _broken_if_it_fails(what: str) -> Iterator[None]:
+def _broken_if_it_fails(what: str, kind: type[GroupBroken] = GroupBroken) -> Iterator[None]:
     """Torch says in many ways that a peer is gone."""
     try:
         yield
     except (RuntimeError, OSError, ValueError) as error:
-        raise GroupBroken(f"{what}: {str(error).splitlines()[0]}") from error
+        raise kind(f"{what}: {str(error).splitlines()[0]}") from error
 
 
 def _interface_to(host: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import ray
 
-from actors.group import GroupCrew, open_store
+from actors.group import GroupCrew, GroupUnmet, open_store
 from tsdf_ray.crew import SOLO, Crew, Seat
 from tsdf_ray.game.executor import StepEvent, run_step
 from tsdf_ray.game.spec import MatchSpec
@@ -50,15 +50,16 @@ class Answer:
 class RoleActor:
     """One worker of one role. Never retried by Ray: a retried call would silently run on a fresh actor."""
 
-    def __init__(self, memory: float, shares_device: bool) -> None:
-        """`memory`: the share of its GPU that it may take, where it has one."""
+    def __init__(self, memory: float, shares_device: bool, alone: bool) -> None:
+        """`memory`: the share of its GPU that it may take, where it has one. `alone`: it is the role's only worker."""
         import torch
 
         self._device = "cuda" if ray.get_gpu_ids() and torch.cuda.is_available() else "cpu"
         if self._device == "cuda":
             torch.cuda.set_per_process_memory_fraction(memory)
         self._shares_device = shares_device
-        self._crew: Crew = SOLO
+        self._crew: Crew | GroupUnmet = SOLO if alone else GroupUnmet("the workers were not brought together")
+        """One of a group never works alone, and tells why it would have to."""
         self._store: Any = None
         self._match: MatchSpec | None = None
         self._role: Any = None
@@ -71,13 +72,18 @@ class RoleActor:
         return host, self._store.port
 
     def join(self, rank: int, size: int, meeting: tuple[str, int]) -> None:
-        """Meet the other workers of the role."""
-        self._crew = GroupCrew.join(rank, size, *meeting, device=self._device, store=self._store)
+        """Meet the other workers of the role; that it failed is told by `become`."""
+        try:
+            self._crew = GroupCrew.join(rank, size, *meeting, device=self._device, store=self._store)
+        except GroupUnmet as error:
+            self._crew = error
 
     def become(self, role: type, match: MatchSpec, shared: Any, halvings: int) -> Place:
-        """Be this role of this match from now on; what went wrong is told by the steps."""
+        """Be this role of this match from now on; what went wrong is told by the steps. Raises GroupUnmet."""
         import torch
 
+        if isinstance(self._crew, GroupUnmet):
+            raise self._crew
         torch.set_num_threads(match.scenario.threads)
         self._match, self._role, self._error = match, None, None
         try:
@@ -95,6 +101,8 @@ class RoleActor:
 
     def run(self, step: str, round: int, attempt: int, *args: Any) -> Answer:
         """One step; its answer stays in the object store until asked for. Answers among `args` stand for results."""
+        if isinstance(self._crew, GroupUnmet):
+            raise self._crew
         if self._error is not None:
             raise self._error
         assert self._match is not None, "a step before `become`"

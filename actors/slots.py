@@ -65,7 +65,7 @@ class Group:
         if self._reserved is not None:
             options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(self._reserved, worker.bundle)
         actor_class: Any = RoleActor
-        return actor_class.options(**options).remote(worker.memory, worker.shares_device)
+        return actor_class.options(**options).remote(worker.memory, worker.shares_device, len(self._workers) == 1)
 
 
 class Slot:
@@ -117,7 +117,7 @@ class Slots:
         slot = Slot(self.plan)
         if slot.reserved is not None:
             try:
-                self.wait(slot, slot.reserved.ready(), check)
+                self.wait(slot, [slot.reserved.ready()], check)
             except BaseException:
                 slot.end()
                 raise
@@ -131,14 +131,14 @@ class Slots:
                 return
         slot.end()
 
-    def wait(self, slot: Slot, ready: ray.ObjectRef[Any], check: Check) -> None:
-        """Wait for something that needs the slot's resources. Raises UserError after `wait_seconds`."""
+    def wait(self, slot: Slot, ready: list[ray.ObjectRef[Any]], check: Check) -> None:
+        """Wait for one of these, which need the slot's resources. Raises UserError after `wait_seconds`."""
         began = told = since = time.monotonic()
         plan = self.plan
         with self._guard:
             self._waiting += 1
         try:
-            while not ray.wait([ready], timeout=POLL_SECONDS)[0]:
+            while not ray.wait(ready, timeout=POLL_SECONDS)[0]:
                 check()
                 now = time.monotonic()
                 if now - told < TELL_SECONDS and now - since <= plan.wait_seconds:

@@ -27,7 +27,7 @@ from ray.exceptions import (
 )
 
 from actors.course import Course, Role, Step
-from actors.group import GroupBroken
+from actors.group import GroupBroken, GroupUnmet
 from actors.role import Answer
 from actors.slots import POLL_SECONDS, Slots
 from tsdf_ray.errors import MatchFailed, OutOfMemory, UserError
@@ -43,6 +43,7 @@ class Trouble(Enum):
     """What may have happened to a step, other than an error of its own."""
 
     DEAD = "its process died"
+    UNMET = "its workers could not meet (do their nodes reach each other on all ports?)"
     HUNG = "no answer in time"
     MEMORY = "out of memory"
     LOST = "its arguments were lost"
@@ -70,8 +71,8 @@ class Supervisor:
         while True:
             for role in step.role.course.roles:
                 role.look(self._journal)
-            if step.role.placement is not None:
-                if not ray.wait([step.role.placement], timeout=POLL_SECONDS)[0]:
+            if step.role.placements:
+                if not ray.wait(step.role.placements, timeout=POLL_SECONDS)[0]:
                     self._wait_for_room(step, check)
                 since = time.monotonic()
             with contextlib.suppress(GetTimeoutError):
@@ -85,9 +86,8 @@ class Supervisor:
                 return Trouble.HUNG
 
     def _wait_for_room(self, step: Step, check: Check) -> None:
-        assert step.role.placement is not None
         try:
-            self._slots.wait(step.role.course.slot, step.role.placement, check)
+            self._slots.wait(step.role.course.slot, step.role.placements, check)
         except UserError as error:
             raise MatchFailed(f"{step.role.label}: no room for its process: {error}") from error
 
@@ -125,7 +125,7 @@ class Supervisor:
             own = {actor._actor_id.hex() for actor in step.role.actors}
             return Trouble.DEAD if cause.actor_id is None or cause.actor_id in own else Trouble.LOST
         if isinstance(cause, GroupBroken | WorkerCrashedError | NodeDiedError):
-            return Trouble.DEAD
+            return Trouble.UNMET if isinstance(cause, GroupUnmet) else Trouble.DEAD
         if isinstance(cause, ObjectLostError | OwnerDiedError | ObjectFetchTimedOutError):
             return Trouble.LOST
         step.error = type(cause)(str(cause)) if isinstance(cause, MatchFailed | UserError) else error

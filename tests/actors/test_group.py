@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+
+from actors.group import GroupCrew, GroupUnmet
 
 WORKER = Path(__file__).with_name("group_worker.py")
 
@@ -55,6 +58,16 @@ def test_the_others_notice_that_one_died() -> None:
     answers = group(2, "die")
     assert answers[1] == {}
     assert "adding up" in answers[0]["broken"]
+
+
+def test_a_meeting_place_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is given up long before a worker that is in it gives up the others."""
+    monkeypatch.setattr("actors.group.REACH_SECONDS", 0.5)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # and does not listen
+        port = bound.getsockname()[1]
+        with pytest.raises(GroupUnmet, match=rf"worker 1 of 2, meeting at 127.0.0.1:{port}: "):
+            GroupCrew.join(1, 2, "127.0.0.1", port)
 
 
 def test_two_processes_train_the_generator_that_one_trains() -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ import ray
 from ray import cloudpickle
 
 from actors.executor import RayExecutor
+from actors.slots import Group
 from tsdf_ray.errors import MatchFailed, Stopped, UserError
 from tsdf_ray.game.control import Quiet
 from tsdf_ray.game.executor import InProcessExecutor, Journal, StepEvent
@@ -142,6 +144,53 @@ def test_a_group_fails_and_is_built_anew_as_a_whole(tmp_path: Path, ray_cluster:
     pids = {(line["rank"], line["pid"]) for line in told.placed if line.get("role") == "defender"}
     assert len(pids) == 4, "both workers were replaced"
     assert all(event.attempt == 1 for event in told.events if event.round == 1)
+
+
+def test_a_worker_that_dies_before_its_group_has_met(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other waits for it: what both sit behind is built anew, as after the meeting."""
+    struck: list[Any] = []
+    plainly = Group.become
+
+    def become(self: Group, *part: Any) -> Any:
+        settling = plainly(self, *part)
+        if len(self.actors) > 1 and not struck:
+            struck.append(self.actors[1])
+            ray.kill(self.actors[1])
+        return settling
+
+    monkeypatch.setattr(Group, "become", become)
+    (tmp_path / "mark").touch()
+    told, mark = Told(), f"title={tmp_path / 'mark'}"
+    manifest = play(tmp_path / "run", RayExecutor(told, small_plan(workers=2), None), Together, mark)
+    assert len(struck) == 1
+    assert [entry.digests["w"] for entry in manifest.entries] == ["[0, 1] in round 1", "[0, 1] in round 2"]
+    assert len(told.notes) == 1
+    assert "its process died (1 of 3)" in told.notes[0]
+
+
+@ray.remote(num_cpus=0)
+def nowhere() -> None:
+    raise OSError("no port is free")
+
+
+def test_workers_that_cannot_meet_end_their_match(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them does the work alone."""
+    plainly = Group._actor
+
+    def astray(self: Group, worker: Worker) -> Any:
+        actor = plainly(self, worker)
+        actor.open = SimpleNamespace(remote=lambda size: nowhere.remote())
+        return actor
+
+    monkeypatch.setattr(Group, "_actor", astray)
+    (tmp_path / "mark").touch()
+    executor = RayExecutor(Told(), small_plan(workers=2), None)
+    with pytest.raises(MatchFailed, match=r"could not meet.*\(3 of 3\)"):
+        play(tmp_path / "run", executor, Together, f"title={tmp_path / 'mark'}")
 
 
 class Slow(null_roles.DefenderRole):
