@@ -124,9 +124,11 @@ class Supervisor:
             # The error of an argument is handed on: then it is another actor that died.
             own = {actor._actor_id.hex() for actor in step.role.actors}
             return Trouble.DEAD if cause.actor_id is None or cause.actor_id in own else Trouble.LOST
-        if isinstance(cause, GroupBroken | WorkerCrashedError | NodeDiedError):
+        broken = isinstance(cause, GroupBroken)
+        if isinstance(cause, WorkerCrashedError | NodeDiedError) or (broken and len(step.role.actors) > 1):
             return Trouble.UNMET if isinstance(cause, GroupUnmet) else Trouble.DEAD
-        if isinstance(cause, ObjectLostError | OwnerDiedError | ObjectFetchTimedOutError):
+        # One worker alone is in no group: it needed an answer of one that broke.
+        if broken or isinstance(cause, ObjectLostError | OwnerDiedError | ObjectFetchTimedOutError):
             return Trouble.LOST
         step.error = type(cause)(str(cause)) if isinstance(cause, MatchFailed | UserError) else error
         return None

@@ -187,10 +187,12 @@ def test_workers_that_cannot_meet_end_their_match(
         return actor
 
     monkeypatch.setattr(Group, "_actor", astray)
-    (tmp_path / "mark").touch()
-    executor = RayExecutor(Told(), small_plan(workers=2), None)
+    plan, told = small_plan(), Told()
+    plan = replace(plan, roles=dict(plan.roles) | {"attacker": plan.roles["attacker"] * 2})
     with pytest.raises(MatchFailed, match=r"could not meet.*\(3 of 3\)"):
-        play(tmp_path / "run", executor, Together, f"title={tmp_path / 'mark'}")
+        play(tmp_path / "run", RayExecutor(told, plan, None), null_roles.DefenderRole)
+    assert len(told.notes) == 2
+    assert all(": attacker." in note for note in told.notes), "no other role is built anew for it"
 
 
 class Slow(null_roles.DefenderRole):

@@ -87,7 +87,7 @@ def play(game: Scenario, run: Path, saboteur: Saboteur, address: str | None = No
         outcome: dict[str, Any] = {"status": played.status, "failed": played.info["failed"]}
     except (UserError, Stopped) as error:
         outcome = {"status": type(error).__name__, "failed": {"": str(error)}}
-    noticed, back = figures(saboteur, run)[0] if saboteur.times else (None, None)
+    noticed, back = next(iter(figures(saboteur, run)), (None, None))
     return outcome | {"notes": saboteur.notes, "noticed": noticed, "back": back}
 
 
