@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from actors.collections.places import Place
-from actors.collections.readings import opened
+from actors.collections.places import files_below, opened, place_of
 from tsdf_ray.errors import UserError
+from tsdf_ray.storage import Place
 
 RECORD = "_collection.json"
 STALE_SECONDS = 3600
@@ -24,20 +24,20 @@ class Collection:
     """A folder of part-NNNNNN.parquet files; a part that has its name is finished."""
 
     def __init__(self, text: str) -> None:
-        self.place = Place.of(text)
+        self.place = place_of(text)
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Begin with these settings, or go on with the same.
 
         Raises UserError: a folder with other content, or made with other settings (all that differ are named).
         """
-        if self.place.kind() == fs.FileType.File:
+        if self.place.info().type == fs.FileType.File:
             raise UserError(f"{self.place.name}: is a file; give a folder")
         record = self.place.child(RECORD)
         try:
             before = json.loads(record.read())
         except FileNotFoundError:
-            if self.place.below(recursive=False):
+            if files_below(self.place, recursive=False):
                 raise UserError(
                     f"{self.place.name}: holds files and no {RECORD}; give a new folder, or one that a call began"
                 ) from None
@@ -69,7 +69,7 @@ class Collection:
 
     def finished(self) -> frozenset[int]:
         """Numbers of the parts that are there."""
-        names = [name for name, _ in self.place.below(recursive=False)]
+        names = [name for name, _ in files_below(self.place, recursive=False)]
         digits = [name.removeprefix("part-").removesuffix(".parquet") for name in names if name.startswith("part-")]
         return frozenset(int(text) for text in digits if text.isdigit())
 

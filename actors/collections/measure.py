@@ -17,7 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from actors.collections.collection import Collection
-from actors.collections.readings import Reading, opened
+from actors.collections.places import opened
+from actors.collections.readings import Reading
 from actors.collections.workers import decoded, squares
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import UserError

@@ -12,22 +12,23 @@ import pytest
 from bucket import Bucket
 from pyarrow import fs
 
+from tsdf_ray import storage, tries
 from tsdf_ray.api import play
 from tsdf_ray.errors import NotStored, UserError
 from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store import copy as copies
 from tsdf_ray.store import lease
-from tsdf_ray.store import mirror as mirrors
 from tsdf_ray.store.copy import Copy, remote_lines
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest, round_file
-from tsdf_ray.store.mirror import TRIES, Mirror
+from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.places import NewPlace, take_up
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.testing.rounds import made_up_materials, made_up_round
+from tsdf_ray.tries import TRIES
 
 URI = "s3://photos/runs/one"
 GAME = Scenario.load("smoke", ("rounds=4", "seeds=[0, 1]", "evaluation.resamples=100"))
@@ -36,7 +37,7 @@ FIRST, SECOND = all_matches(GAME)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(mirrors, "PAUSE", 0.001)
+    monkeypatch.setattr(tries, "PAUSE", 0.001)
     monkeypatch.setattr(lease, "SETTLE", 0.0)
     monkeypatch.setattr(lease, "BEAT", 0.05)
     monkeypatch.setattr(lease, "LEASE", 5.0)
@@ -47,7 +48,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     made = Bucket(tmp_path / "objects")
     made.root.mkdir()
-    monkeypatch.setattr(mirrors, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
+    monkeypatch.setattr(storage, "OBJECT_STORES", {"py::bucket"})
+    monkeypatch.setattr(storage, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
     return made
 
 
