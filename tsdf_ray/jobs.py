@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri
+from tsdf_ray.files import is_uri, without_secrets
 
 if TYPE_CHECKING:
     from tsdf_ray.scenario import Scenario
@@ -91,7 +91,7 @@ def make_order(game: Scenario, out: str, name: str | None = None, *, report: boo
         name or submission_id(game.digest, out),
         shlex.join(command if report else [*command, "--no-report"]),
         game.as_yaml(),
-        {"scenario": game.name, "digest": game.digest, "out": out},
+        {"scenario": game.name, "digest": game.digest, "out": without_secrets(out)},
     )
 
 
@@ -132,7 +132,8 @@ def outcome_in(log: str) -> Outcome | None:
                 content = json.loads(line.removeprefix(SUMMARY_MARK))
                 page = content["page"] and printable(content["page"])
                 failed = {printable(match): printable(reason) for match, reason in content["failed"].items()}
-                return Outcome(printable(content["place"]), page, content["pairs"], failed)
+                pairs = {printable(pair): dict(metrics) for pair, metrics in content["pairs"].items()}
+                return Outcome(printable(content["place"]), page, pairs, failed)
             except (ValueError, KeyError, TypeError, AttributeError):
                 return None
     return None

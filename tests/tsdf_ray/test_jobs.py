@@ -25,6 +25,7 @@ def test_the_order_is_named_after_scenario_and_place() -> None:
     ]  # fmt: skip
     assert make_order(GAME, "s3://bucket/run", "mine", report=False).entrypoint.endswith("--no-report")
     assert make_order(GAME, "s3://bucket/run", "mine").id == "mine"
+    assert make_order(GAME, "s3://key:secret@bucket/run").metadata["out"] == "s3://bucket/run"
 
 
 def test_the_scenario_travels_as_it_is_played(tmp_path: Path) -> None:
@@ -50,6 +51,10 @@ def test_the_result_is_found_in_the_log() -> None:
     assert outcome_in("nothing\n") is None
     assert outcome_in("tsdf-ray summary: {broken\n") is None
     assert outcome_in('tsdf-ray summary: {"place": "/x"}\n') is None
+    assert outcome_in(OUTCOME.line().replace('{"tsdf/mtcnn"', '[{"tsdf/mtcnn"').replace("}]}}", "}]}}]")) is None
+    hostile = outcome_in(OUTCOME.line().replace("tsdf/mtcnn", r"\u001b[2Jtsdf/mtcnn"))
+    assert hostile is not None
+    assert list(hostile.pairs) == [" [2Jtsdf/mtcnn"]
     told = ["m: round 1/2: 3.0 s, left: 3 s", "waiting for resources: 8 GPUs", "m: failed in round 2/2"]
     assert progress_in(log) == told
     assert progress_in("m: round 1/2\n") == ["m: round 1/2"]
