@@ -89,6 +89,11 @@ class Place:
         """The path on this machine's disks, if it is one."""
         return Path(self.path) if self.files.type_name == "local" else None
 
+    @property
+    def of_objects(self) -> bool:
+        """Is it in an object store, where what is being written cannot be seen?"""
+        return self.files.type_name in OBJECT_STORES
+
     def child(self, name: str) -> Place:
         """A file or folder below this one."""
         return Place(self.files, f"{self.path}/{name}", f"{self.name}/{name}", self.failed, self.hide)
@@ -151,7 +156,7 @@ class Place:
         )
 
     def _whole(self, put: Callable[[str], None]) -> None:
-        if self.files.type_name in OBJECT_STORES:
+        if self.of_objects:
             put(self.path)
             return
         folder, _, name = self.path.rpartition("/")

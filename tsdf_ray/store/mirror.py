@@ -76,10 +76,22 @@ class Mirror:
         """Remove a file, if it is there. Raises NotStored when it cannot be done."""
         self._place.child(name).delete()
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written. Only for the one who writes here."""
+        for name in () if self._place.of_objects else self.names():
+            if under_way(name) and not name.startswith(".lock."):  # our own lease may be on its way
+                self.delete(name)
+
     def names(self, folder: str = "") -> list[str]:
         """Files under a folder, as paths in the mirror, sorted; none where it is missing."""
         below = (self._place.child(folder) if folder else self._place).below()
         return [f"{folder}/{name}".lstrip("/") for name, _ in below]
+
+
+def under_way(name: str) -> bool:
+    """Is it a file that has not got its name yet?"""
+    last = PurePosixPath(name).name
+    return last.startswith(".") and last.endswith(".part")
 
 
 def _what(failure: Failure) -> str:

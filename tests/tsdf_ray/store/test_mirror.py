@@ -79,6 +79,20 @@ def test_a_failure_that_passes_is_not_felt(bucket: Bucket, tmp_path: Path) -> No
     assert [call for call, path in bucket.calls if path.endswith("run.json")] == ["write"] * TRIES + ["read"]
 
 
+def test_whoever_has_no_time_tries_less_often(bucket: Bucket) -> None:
+    bucket.failing["lock"] = 9
+    with pytest.raises(NotStored, match="3 times"):
+        Mirror("s3://photos/one").write("lock", b"{}", 3)
+
+
+def test_what_a_killed_process_left_is_swept_but_not_the_lease(tmp_path: Path) -> None:
+    mirror = Mirror(f"file://{tmp_path}/there")
+    for name in ("checkpoints/m/.round-001.ab.part", ".lock.ab.part", "a.part", "checkpoints/m/round-001"):
+        mirror.write(name, b"x")
+    mirror.sweep()
+    assert mirror.names() == [".lock.ab.part", "a.part", "checkpoints/m/round-001"]
+
+
 def test_one_that_stays_names_place_and_remedy(bucket: Bucket, tmp_path: Path) -> None:
     mirror = Mirror("s3://key:secret@photos/one?region=eu")
     bucket.failing["run.json"] = TRIES
