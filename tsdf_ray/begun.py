@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import NotStored, UserError
 from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.lock import take_lock
@@ -20,21 +20,24 @@ def begun_run(game: Scenario, out: str | Path | None) -> Run | None:
     """The run of `game` at `out`, None when it has still to begin.
 
     A job that is started again must be able to go on whenever it was killed, so a folder that was being made when that
-    happened is cleared. Raises UserError when `out` is missing, a search, or a run of another scenario.
+    happened is cleared. Raises UserError when `out` is missing, a search, or a run of another scenario, and NotStored
+    when the storage does not answer.
     """
     if out is None:
         raise UserError("--resume needs --out: the folder of the run to begin or to go on with")
     try:
         run = Run(out)
+    except NotStored:
+        raise  # what lies there is not known
     except UserError:
         if not is_uri(out):
             _clear_half_made(Path(out))
         return None
     if run.info.get("kind") == "search":
-        raise UserError(f"{out}: is a search; go on with `tsdf-ray resume {out}`, or choose another --out")
+        raise UserError(f"{run.place}: is a search; go on with `tsdf-ray resume {run.place}`, or choose another --out")
     if not _same_race(run.info.get("content"), json.loads(game.as_json())):
         raise UserError(
-            f"{out}: is a run of another scenario ({run.info.get('scenario')}, digest "
+            f"{run.place}: is a run of another scenario ({run.info.get('scenario')}, digest "
             f"{str(run.info.get('digest'))[:12]}; asked for: {game.name}, {game.digest[:12]}); choose another --out"
         )
     return run

@@ -9,9 +9,10 @@ import pytest
 
 import tsdf_ray
 from tsdf_ray.begun import begun_run
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import TakenOver, UserError
 from tsdf_ray.scenario import Resources, Scenario
-from tsdf_ray.store.rundir import take_lock
+from tsdf_ray.store import lease
+from tsdf_ray.store.rundir import RunDirectory, take_lock
 
 GAME = Scenario.load("smoke", ("rounds=1", "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
                                "attackers.mtcnn.collect={photos: 8, pool: cumulative}",
@@ -59,6 +60,21 @@ def test_other_resources_are_the_same_race(tmp_path: Path) -> None:
     again = tsdf_ray.play(smaller, out, executor="inprocess", report=False, go_on=True)
     assert again.status == "complete"
     assert (out / "tables" / "metrics.parquet").read_bytes() == before
+
+
+def test_who_was_overtaken_leaves_the_end_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, check = tmp_path / "run", RunDirectory.check
+
+    def overtaken(self: RunDirectory) -> None:
+        (out / "lock").write_text(json.dumps(lease.identity() | {"host": "node-3", "pid": 5}))
+        check(self)
+
+    monkeypatch.setattr(RunDirectory, "check", overtaken)
+    with pytest.raises(TakenOver, match=r"another process \(pid 5 on node-3\)"):
+        tsdf_ray.play(GAME, out, executor="inprocess", report=False)
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert not (out / "summary.json").exists()
+    assert json.loads((out / "lock").read_text())["pid"] == 5
 
 
 def test_out_is_needed() -> None:

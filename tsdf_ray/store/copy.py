@@ -20,13 +20,17 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import write_text
 from tsdf_ray.store.lease import Lease
 from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_checkpoint
-from tsdf_ray.store.mirror import Mirror
+from tsdf_ray.store.mirror import Mirror, under_way
 
 SETTLED = 256
 """Lines after which the manifest of the copy is written anew, as are the events."""
 AT_ONCE = 8
 """Files fetched side by side."""
+FEW = 3
+"""Tries of writing the lease: one that takes longer than a lease lasts may write over the next holder's."""
 HEAD = ("run.json", "scenario.yaml", "events.jsonl")
+BEGUN = {"lock", "scenario.yaml"}
+"""What a copy holds before run.json makes it one."""
 RESULTS = ("tables", "figures")
 """Folders of what is made at the end."""
 
@@ -42,7 +46,7 @@ class Copy:
         self._guard = threading.Lock()
         self._lines: list[str] = []
         self._settled = 0
-        self._lease = Lease(str(mirror), self._read_lease, lambda text: mirror.write("lock", text.encode()))
+        self._lease = Lease(str(mirror), self._read_lease, lambda text: mirror.write("lock", text.encode(), FEW))
 
     def _read_lease(self) -> str | None:
         data = self.mirror.read("lock")
@@ -50,12 +54,13 @@ class Copy:
 
     def check_new(self) -> None:
         """Raises UserError unless a new run can be made there."""
-        names = self.mirror.names()
+        names = [name for name in self.mirror.names() if not under_way(name)]
         if "run.json" in names:
             raise UserError(
                 f"{self.mirror}: is a run already; go on with `tsdf-ray resume {self.mirror}`, or choose another --out"
             )
-        if set(names) - {"lock"}:
+        # A run that was killed before it was one leaves its lock, and its scenario perhaps.
+        if set(names) - (BEGUN if "lock" in names else set()):
             raise UserError(f"{self.mirror}: is not empty; choose another --out")
 
     def hold(self) -> None:
@@ -84,13 +89,15 @@ class Copy:
         Raises UserError when there is no run.
         """
         told = self.told()
+        self.mirror.sweep()
         there = remote_lines(self.mirror)
         here = local_lines(self.root)
         if self._diverged(told, set(here), set(there)):
             self.set_aside()
             here = []
-        ahead = [line for line in here if line not in set(there)]
-        if set(there) - set(here) or not (self.root / "run.json").exists():
+        known = set(there)
+        ahead = [line for line in here if line not in known]
+        if known - set(here) or not (self.root / "run.json").exists():
             fetch(self.mirror, self.root, HEAD)
             write_text(self.root / "manifest.jsonl", "".join(there))
         with self._guard:
@@ -105,10 +112,7 @@ class Copy:
         """Does the local folder tell another story than the copy?"""
         if not (self.root / "run.json").exists():
             return self.root.exists()
-        try:
-            same = _run_id((self.root / "run.json").read_bytes()) == _run_id(told)
-        except ValueError:
-            return True
+        same = same_run((self.root / "run.json").read_bytes(), told)
         return not same or bool(here - there and there - here)
 
     def set_aside(self) -> None:
@@ -149,6 +153,7 @@ class Copy:
         with self._guard:
             self.check()
             self.put(entry.files)
+            self.check()  # that may have taken long
             self.mirror.write(_line_name(len(self._lines)), entry.line().encode())
             self._lines.append(entry.line())
             if len(self._lines) - self._settled >= SETTLED:
@@ -166,8 +171,12 @@ class Copy:
         self._settled = len(self._lines)
 
     def finish(self) -> None:
-        """The results, and what is still missing there; run.json last, which says that they are whole."""
+        """The results, and what is still missing there; run.json last, which says that they are whole.
+
+        Raises as `put_round`.
+        """
         with self._guard:
+            self.check()
             self._settle()
             self.put(["summary.json", "report.html"])
             for folder in RESULTS:
@@ -224,6 +233,14 @@ def fetch_results(mirror: Mirror, root: Path) -> None:
 
 def _line_name(number: int) -> str:
     return f"lines/{number:08d}.jsonl"
+
+
+def same_run(told: bytes, other: bytes) -> bool:
+    """Do two run.json tell of one run?"""
+    try:
+        return _run_id(told) == _run_id(other)
+    except ValueError:
+        return False
 
 
 def _run_id(told: bytes) -> object:

@@ -108,10 +108,11 @@ class RunDirectory:
         return read_info(self.root) if (self.root / "run.json").exists() else {}
 
     def update(self, **changes: Any) -> None:
-        """Change keys of run.json."""
+        """Change keys of run.json. Raises as `recorded`."""
         with self._guard:
             write_json(self.root / "run.json", self.info() | changes)
             if self._copy is not None:
+                self._copy.check()
                 self._copy.put(["run.json"])
 
     def event(self, event: StepEvent) -> None:
@@ -124,11 +125,11 @@ class RunDirectory:
             append(self._events, json.dumps(line, sort_keys=True) + "\n", sync=False)
 
     def check(self) -> None:
-        """Raises UserError when another process took the run over while this one gave no sign of life."""
+        """Raises TakenOver when another process took the run over while this one gave no sign of life."""
         self._lock.check()
 
     def recorded(self, entry: Entry) -> None:
-        """A round is on disk: copy it, where there is a copy. Raises NotStored when that cannot be done."""
+        """A round is on disk: copy it, where there is a copy. Raises NotStored and TakenOver."""
         if self._copy is not None:
             self._copy.put_round(entry)
 
