@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import pyarrow as pa
@@ -196,6 +196,12 @@ class Place:
             return tried(action, self.name, done, self.failed, self.hide, wrong, tries)
         except wrong:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.name) from None
+
+
+def under_way(name: str) -> bool:
+    """Is it a file that has not got its name yet?"""
+    last = PurePosixPath(name).name
+    return last.startswith(".") and last.endswith(".part")
 
 
 def _flush(path: Path) -> None:

@@ -14,7 +14,7 @@ from pyarrow import fs
 
 from actors.collections.places import files_below, opened, place_of
 from tsdf_ray.errors import UserError
-from tsdf_ray.storage import Place
+from tsdf_ray.storage import Place, under_way
 
 RECORD = "_collection.json"
 STALE_SECONDS = 3600
@@ -106,10 +106,10 @@ class Collection:
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written, an hour ago or more: another may be writing now."""
-        if self.place.local is not None:
-            for path in self.place.local.glob(".part-*.part"):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
+        if not self.place.of_objects:
+            for name, info in self.place.below(recursive=False):
+                if under_way(name) and time.time() - info.mtime.timestamp() > STALE_SECONDS:
+                    self.place.child(name).delete()
 
 
 def _short(value: Any) -> str:

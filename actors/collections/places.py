@@ -56,14 +56,14 @@ def opened(file: Place) -> Iterator[pq.ParquetFile]:
 
 
 class Reader(io.RawIOBase):
-    """A file of any storage, for `pyarrow.parquet`: every read is tried as all else is."""
+    """A file of any storage: every read is tried as all else is."""
 
     def __init__(self, place: Place) -> None:
         super().__init__()
         self._place = place
         self._file: pa.NativeFile | None = None
         self._at = 0
-        self._size: int = place.tried("read", lambda: self._opened().size(), missing=True)
+        self.size: int = place.tried("read", lambda: self._opened().size(), missing=True)
 
     def _opened(self) -> pa.NativeFile:
         if self._file is None:
@@ -84,12 +84,12 @@ class Reader(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Where the next read is to begin."""
-        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         return self._at
 
     def read(self, size: int = -1) -> bytes:
         """The next `size` bytes, fewer at the end. Raises what the place's `failed` makes."""
-        left = max(0, self._size - self._at)
+        left = max(0, self.size - self._at)
         wanted = left if size < 0 else min(size, left)
 
         def action() -> bytes:

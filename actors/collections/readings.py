@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.collections.places import opened
+from actors.collections.places import Reader, opened
 from tsdf_ray.errors import UserError
 from tsdf_ray.storage import Place
 
@@ -72,14 +72,13 @@ class PhotoFiles:
 
 def _content(photo: Place) -> tuple[bytes | None, str | None]:
     """(bytes, None), or (None, what is wrong with the file)."""
-    if photo.local is not None and photo.local.exists():
-        # Opening a pipe would wait for ever; object storage has none, and one question less is half the time.
-        if not photo.local.is_file():
-            return None, "not a regular file"
-        if (size := photo.local.stat().st_size) > LARGEST:
-            return None, f"{size >> 20} MiB, more than {LARGEST >> 20} MiB"
+    if photo.local is not None and photo.local.exists() and not photo.local.is_file():
+        return None, "not a regular file"  # opening a pipe would wait for ever
     try:
-        return photo.read(), None
+        with Reader(photo) as file:
+            if file.size > LARGEST:
+                return None, f"{file.size >> 20} MiB, more than {LARGEST >> 20} MiB"
+            return file.read(), None
     except FileNotFoundError:
         return None, "file is missing"
     except UserError:

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_s3 import Store, fake_s3
 
-from actors.collections import protect
+from actors.collections import protect, readings
 from actors.collections.collection import Collection
 from actors.collections.places import files_below, opened, place_of
 from actors.collections.sources import open_source
@@ -75,6 +75,16 @@ def test_storage_that_fails_twice_is_not_felt(store: Store, monkeypatch: pytest.
     store.failing = 2
     ((_, photos),) = reading.read(frozenset({0}))
     assert photos["image"].to_pylist() == [b"a photo"]
+
+
+def test_a_photo_that_is_too_large_is_not_fetched(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readings, "LARGEST", 10)
+    store.objects |= {"bucket/photos/a.png": bytes(11), "bucket/photos/b.png": bytes(10)}
+    (reading,) = open_source(store.uri("bucket/photos"), 2, frozenset()).readings
+    del store.objects["bucket/photos/b.png"]
+    ((_, photos),) = reading.read(frozenset({0}))
+    assert photos["problem"].to_pylist() == ["0 MiB, more than 0 MiB", "file is missing"]
+    assert photos["image"].null_count == 2
 
 
 def test_parquet_goes_on_where_storage_failed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

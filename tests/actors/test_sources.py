@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import tempfile
 from pathlib import Path
 
@@ -150,6 +151,17 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
         place.write(b"second")
     assert place.read() == b"first"
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["part-000000.parquet"]
+
+
+def test_what_a_killed_process_left_goes_after_a_while(tmp_path: Path) -> None:
+    Collection(str(tmp_path)).claim({"job": "a"})
+    for name in (".part-000001.parquet.ab.part", "._defence.safetensors.ab.part", "part-000001.parquet", ".mine"):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".part-000002.parquet.ab.part").write_bytes(b"another writes it now")
+    Collection(str(tmp_path)).claim({"job": "a"})
+    left = {".mine", "_collection.json", "part-000001.parquet", ".part-000002.parquet.ab.part"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_the_record_of_a_collection(tmp_path: Path) -> None:

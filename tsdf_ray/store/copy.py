@@ -17,10 +17,11 @@ from tsdf_ray.digest import file_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.storage import under_way
 from tsdf_ray.store.atomic import write_text
 from tsdf_ray.store.lease import Lease
 from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_checkpoint
-from tsdf_ray.store.mirror import Mirror, under_way
+from tsdf_ray.store.mirror import Mirror
 
 SETTLED = 256
 """Lines after which the manifest of the copy is written anew, as are the events."""

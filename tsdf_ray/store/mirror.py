@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from tsdf_ray.errors import NotStored, UserError
-from tsdf_ray.storage import Place
+from tsdf_ray.storage import Place, under_way
 from tsdf_ray.tries import Failure
 
 
@@ -86,12 +86,6 @@ class Mirror:
         """Files under a folder, as paths in the mirror, sorted; none where it is missing."""
         below = (self._place.child(folder) if folder else self._place).below()
         return [f"{folder}/{name}".lstrip("/") for name, _ in below]
-
-
-def under_way(name: str) -> bool:
-    """Is it a file that has not got its name yet?"""
-    last = PurePosixPath(name).name
-    return last.startswith(".") and last.endswith(".part")
 
 
 def _what(failure: Failure) -> str:
