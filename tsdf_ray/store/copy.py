@@ -29,7 +29,8 @@ AT_ONCE = 8
 """Files fetched side by side."""
 FEW = 3
 """Tries of writing the lease: one that takes longer than a lease lasts may write over the next holder's."""
-HEAD = ("run.json", "scenario.yaml", "events.jsonl")
+HEAD = ("scenario.yaml", "events.jsonl", "run.json")
+"""What is fetched first; a folder with run.json has the others."""
 BEGUN = {"lock", "scenario.yaml"}
 """What a copy holds before run.json makes it one."""
 RESULTS = ("tables", "figures")

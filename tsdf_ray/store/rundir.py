@@ -21,6 +21,8 @@ from tsdf_ray.store.copy import Copy
 from tsdf_ray.store.lock import RunLock, take_lock
 from tsdf_ray.store.manifest import Entry
 
+TAIL_BYTES = 1 << 16
+"""Of events.jsonl, read at a time to find the end of its last whole line."""
 PACKAGES = ("tsdf-ray", "torch", "ray", "numpy", "pyarrow", "pydantic", "kornia")
 
 
@@ -151,8 +153,18 @@ class RunDirectory:
 
 def _end_line(path: Path) -> None:
     """Cut off half a line that a killed process left: the next one would be spoilt with it."""
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:  # from behind: thousands of matches make a large file
+            start = max(0, end - TAIL_BYTES)
+            file.seek(start)
+            end = start + file.read(end - start).rfind(b"\n") + 1
+            if end > start:
+                break
+        if end < size:
+            file.truncate(end)
 
 
 def _sweep(root: Path) -> None:

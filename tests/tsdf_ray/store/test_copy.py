@@ -271,6 +271,17 @@ def test_a_storage_that_does_not_answer_is_not_taken_for_an_empty_one(bucket: Bu
     assert begun_run(GAME, URI) is not None
 
 
+def test_a_first_fetch_that_broke_off_is_made_up_for(bucket: Bucket, other_machine: Callable[[], None]) -> None:
+    begin().close()
+    other_machine()
+    bucket.failing = {"scenario.yaml": TRIES}
+    with pytest.raises(NotStored):
+        take_up(URI)
+    run, game = take_up(URI)
+    assert game == GAME
+    run.close()
+
+
 def test_what_was_fetched_of_an_earlier_run_is_not_shown(bucket: Bucket) -> None:
     run = begin()
     rounds(run, 0, 4)
