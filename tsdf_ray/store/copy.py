@@ -19,18 +19,15 @@ from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.storage import under_way
 from tsdf_ray.store.atomic import write_text
+from tsdf_ray.store.fetch import AT_ONCE, HEAD, fetch, line_name, remote_lines, same_run
 from tsdf_ray.store.lease import Lease
 from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_checkpoint
 from tsdf_ray.store.mirror import Mirror
 
 SETTLED = 256
 """Lines after which the manifest of the copy is written anew, as are the events."""
-AT_ONCE = 8
-"""Files fetched side by side."""
 FEW = 3
 """Tries of writing the lease: one that takes longer than a lease lasts may write over the next holder's."""
-HEAD = ("scenario.yaml", "events.jsonl", "run.json")
-"""What is fetched first; a folder with run.json has the others."""
 BEGUN = {"lock", "scenario.yaml"}
 """What a copy holds before run.json makes it one."""
 RESULTS = ("tables", "figures")
@@ -156,7 +153,7 @@ class Copy:
             self.check()
             self.put(entry.files)
             self.check()  # that may have taken long
-            self.mirror.write(_line_name(len(self._lines)), entry.line().encode())
+            self.mirror.write(line_name(len(self._lines)), entry.line().encode())
             self._lines.append(entry.line())
             if len(self._lines) - self._settled >= SETTLED:
                 self._settle()
@@ -173,10 +170,7 @@ class Copy:
         self._settled = len(self._lines)
 
     def finish(self) -> None:
-        """The results, and what is still missing there; run.json last, which says that they are whole.
-
-        Raises as `put_round`.
-        """
+        """The results, and what is missing there; run.json last: it says that they are whole. Raises as `put_round`."""
         with self._guard:
             self.check()
             self._settle()
@@ -201,51 +195,9 @@ def needed(scenario: Scenario, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from ((name, digests[name]) for name in names)
 
 
-def remote_lines(mirror: Mirror) -> list[str]:
-    """The lines of a copy's manifest, in order."""
-    lines = (mirror.read("manifest.jsonl") or b"").decode().splitlines(keepends=True)
-    for name in mirror.names("lines"):
-        if name == _line_name(len(lines)):
-            lines.append((mirror.read(name) or b"").decode())
-    return lines
-
-
 def local_lines(root: Path) -> list[str]:
     """The whole lines of a folder's manifest."""
     path = root / "manifest.jsonl"
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-
-
-def fetch(mirror: Mirror, root: Path, names: Iterable[str]) -> list[str]:
-    """Copy files into a folder; those that were there. Raises NotStored when the storage does not answer."""
-    return [name for name in names if mirror.get(name, root / name)]
-
-
-def fetch_results(mirror: Mirror, root: Path) -> None:
-    """The manifest of a copy and the samples of every match's last round: with the tables, what a report is made of."""
-    write_text(root / "manifest.jsonl", "".join(remote_lines(mirror)))
-    manifest = Manifest(root / "manifest.jsonl")
-    finished = (manifest.of(match) for match in dict.fromkeys(entry.match for entry in manifest.entries))
-    last = [entries[-1] for entries in finished if entries]
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as threads:
-        list(threads.map(lambda entry: fetch(mirror, root, [entry.file("samples")]), last))
-
-
-def _line_name(number: int) -> str:
-    return f"lines/{number:08d}.jsonl"
-
-
-def same_run(told: bytes, other: bytes) -> bool:
-    """Do two run.json tell of one run?"""
-    try:
-        return _run_id(told) == _run_id(other)
-    except ValueError:
-        return False
-
-
-def _run_id(told: bytes) -> object:
-    """What tells a run from another one at the same place."""
-    content = json.loads(told)
-    return content.get("digest"), content.get("started")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.files import is_uri
-from tsdf_ray.store.copy import HEAD, fetch, fetch_results, same_run
+from tsdf_ray.store.fetch import HEAD, fetch, fetch_results, same_run
 from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.rundir import read_info
 

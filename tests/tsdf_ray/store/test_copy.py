@@ -20,7 +20,8 @@ from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store import copy as copies
 from tsdf_ray.store import lease
-from tsdf_ray.store.copy import Copy, remote_lines
+from tsdf_ray.store.copy import Copy
+from tsdf_ray.store.fetch import remote_lines
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest, round_file
 from tsdf_ray.store.mirror import Mirror
@@ -279,6 +280,23 @@ def test_a_first_fetch_that_broke_off_is_made_up_for(bucket: Bucket, other_machi
         take_up(URI)
     run, game = take_up(URI)
     assert game == GAME
+    run.close()
+
+
+def test_lines_that_are_gathered_while_they_are_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, mirror = begin(), Mirror(URI)
+    rounds(run, 0, 3)
+    lines, names = remote_lines(mirror), mirror.names("lines")
+    assert len(lines) == len(names) == 3
+
+    def gathered(self: Mirror, folder: str = "") -> list[str]:
+        (bucket.root / "photos/runs/one/manifest.jsonl").write_text("".join(lines))
+        for name in names:
+            (bucket.root / "photos/runs/one" / name).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(Mirror, "names", gathered)
+    assert remote_lines(mirror) == lines
     run.close()
 
 
