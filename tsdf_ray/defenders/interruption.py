@@ -124,11 +124,12 @@ class Interruption(Forgeries):
     def feature_gradient(self, w: torch.Tensor, visit: Visit, rng: torch.Generator) -> torch.Tensor:
         """Gradient of L_feat with respect to w: minus the mean squared change of the mid features, encoders only."""
         w, scene = w.detach().requires_grad_(), self.scene(rng)
-        items = [[part] for part in self.parts(len(visit.index))]
+        parts = self.parts(len(visit.index))
+        items, costs = [[part] for part in parts], self.costs(parts)
         if self.config.feature_loss == "summed":
             micro = pieces(len(visit.index), self.at_once)
-            items = [[Part(name, rows) for name in self.families] for rows in micro]
-        total = self.crew.total(len(items))
+            items, costs = [[Part(name, rows) for name in self.families] for rows in micro], None
+        total = self.crew.total(len(items), costs)
         for n in total.mine:
             pairs = [self._features(rows_of(w, part), visit, part, scene) for part in items[n]]
             now, clean = pairs[0]
@@ -147,7 +148,7 @@ class Interruption(Forgeries):
         """
         w, scene = w.detach().requires_grad_(), self.scene(rng)
         items, models = self.parts(len(visit.index)), list(self.families)
-        total = self.crew.total(len(items))
+        total = self.crew.total(len(items), self.costs(items))
         for n in total.mine:
             part = items[n]
             own = models.index(part.generator), part.slice if w.shape[0] > 1 else slice(None)
