@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tsdf_ray.defenders import FoundConfig, Knowledge, Tsdf, TsdfConfig, make_defender
-from tsdf_ray.defenders.interruption import learn_universal
+from tsdf_ray.defenders.learning import learn_universal
 from tsdf_ray.defenders.scene import input_diversity
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet
