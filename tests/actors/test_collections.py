@@ -212,6 +212,7 @@ class Corners(torch.nn.Module):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # five jobs, each with actors of its own
 def test_sets_are_compared_as_by_the_evaluator(tmp_path: Path, ray_cluster: None) -> None:
     """Whatever the number of workers, and after a restart."""
     source, out, network = tmp_path / "clean.parquet", tmp_path / "protected.parquet", tmp_path / "corners.pt"
