@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counted_family import CountedFamily
 
 from tsdf_ray.crew import Crew, Seat
 from tsdf_ray.defenders import DefenceState, Defender, DefenderConfig, Knowledge, make_defender
@@ -111,29 +112,13 @@ def test_cmua_in_micro_batches_is_cmua() -> None:
     assert np.abs(whole).max() > 0.01
 
 
-class Counted(LinearFamily):
-    """Counts photos by kind of pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        self.seen["encoder"] += len(x_BCHW)
-        return super().features(x_BCHW, c_BA)
-
-    def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.seen["whole" if x_BCHW.requires_grad else "clean"] += len(x_BCHW)
-        return self.edit(x_BCHW, c_BA), super().features(x_BCHW, c_BA)
-
-
 WEIGHED = Counter(clean=1)
 """What a worker of several passes through a generator of several, to know what its forgeries cost."""
 
 
 def counts(name: str, crew: Crew | None, micro: int | None, step: str) -> list[Counter[str]]:
     """Photos through each of two generators, in learning or in publishing."""
-    models = {"a": Counted().freeze(), "b": Counted().freeze()}
+    models = {"a": CountedFamily().freeze(), "b": CountedFamily().freeze()}
     knowledge, defender = known(crew, micro, models), make_defender(name.split(",", 1)[0], CASES[name])
     state = defender.learn(knowledge)
     if step == "publish":
