@@ -29,7 +29,7 @@ class Measured(Protocol):
     out: str
     progress: Any
     summary: list[dict[str, Any]]
-    """phase, model, metric, value, low, high, n per row."""
+    """phase, model, metric, value, low, high, n per row, and a reason where there is no value."""
 
 
 class _Jobs(Protocol):

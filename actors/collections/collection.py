@@ -17,6 +17,8 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.storage import Place, under_way
 
 RECORD = "_collection.json"
+BESIDE = b"tsdf-ray beside"
+"""Key of a table's metadata: bytes that are written beside the part, not into it."""
 STALE_SECONDS = 3600
 
 
@@ -67,6 +69,10 @@ class Collection:
         """Where a part is, once it is finished."""
         return self.place.child(f"part-{number:06d}.parquet")
 
+    def beside(self, number: int) -> Place:
+        """Where what belongs to a part, and is no rows of it, is kept; whoever reads a folder of Parquet skips it."""
+        return self.place.child(f"_part-{number:06d}.safetensors")
+
     def finished(self) -> frozenset[int]:
         """Numbers of the parts that are there."""
         names = [name for name, _ in files_below(self.place, recursive=False)]
@@ -74,7 +80,14 @@ class Collection:
         return frozenset(int(text) for text in digits if text.isdigit())
 
     def write(self, number: int, rows: pa.Table) -> None:
-        """A finished part. Photos stay as they are, compressed already; all else by zstd."""
+        """A finished part, and before it what is written beside it: a part that has its name is whole.
+
+        Photos stay as they are, compressed already; all else by zstd.
+        """
+        known: dict[bytes, bytes] = dict(rows.schema.metadata or {})
+        if (beside := known.pop(BESIDE, None)) is not None:
+            self.beside(number).write(beside)
+            rows = rows.replace_schema_metadata(known or None)
         sink = pa.BufferOutputStream()
         photos = {
             name: "NONE" if pa.types.is_large_binary(rows.schema.field(name).type) else "ZSTD"

@@ -86,6 +86,22 @@ def test_a_search_is_no_race(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"kind": "search", "digest": GAME.digest}))
     with pytest.raises(UserError, match="is a search"):
         begun_run(GAME, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "race", "digest": GAME.digest}))
+    with pytest.raises(UserError, match="is a run; go on with"):
+        begun_run(GAME, tmp_path, "search")
+
+
+def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    game = Scenario.load("sweep/separation-small")
+    RunDirectory.create(tmp_path / "run", game, kind="search").close()
+    found = begun_run(game, tmp_path / "run", "search")
+    assert found is not None
+    assert found.info["kind"] == "search"
+    for change in ("search.trials=7", "resources.cpus_per_match=0.5"):
+        with pytest.raises(UserError, match="is a search of another scenario"):
+            begun_run(Scenario.load("sweep/separation-small", (change,)), tmp_path / "run", "search")
+    with pytest.raises(UserError, match="a search goes on with what it began with"):
+        tsdf_ray.resume(tmp_path / "run", changes=("resources.cpus_per_match=0.5",))
 
 
 def test_what_a_kill_left_before_there_was_a_run_is_cleared(tmp_path: Path) -> None:

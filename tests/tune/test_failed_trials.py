@@ -6,41 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from photo_folders import write_photos
+from tiny_scenario import tiny_scenario
 from typer.testing import CliRunner
 
 from tsdf_ray.cli import app
-from tsdf_ray.generators import save_family
-from tsdf_ray.judges.judge import save_judge
-from tsdf_ray.judges.network import JudgeNet
 from tsdf_ray.store.trials import TrialsTable
-from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
-SIZE = 64
 NOTHING = 0.0005
 """An intensity that 8 bits per channel round away: the photos stay as they are, and PSNR is infinite."""
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    """A search of tiny photos and tiny models: intensity of noise, and the attacker's learning rate."""
-    save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
-    torch.manual_seed(0)
-    save_judge(tmp_path / "judge.safetensors", JudgeNet())
-    folder = write_photos(tmp_path / "photos", tiny_faces(40, size=SIZE))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""\
-name: mine
-rounds: 2
-precision: float32
-generator: {tmp_path / "tiny.safetensors"}
-judge: {tmp_path / "judge.safetensors"}
-faces: {{source: folder, path: {folder}, size: {SIZE}, counts: {{defender: 4, attacker: 8, evaluation: 4}}}}
-defenders: {{c: {{kind: noise}}}}
-attackers: {{b: {{collect: {{photos: 4}}, retrain: {{train: {{steps: 2, batch: 4}}}}}}}}
-evaluation: {{detectors: [retinaface], references: [], decay: [0, 1], resamples: 100, samples: 1}}
+    """A search of intensity of noise, and of the attacker's learning rate."""
+    search = f"""\
 search:
   parameters:
     defenders.c.epsilon: {{kind: choice, values: [{NOTHING}, 0.05]}}
@@ -51,8 +30,7 @@ search:
   trials: 2
   replay: {{seeds: []}}
 """
-    )
-    return path
+    return tiny_scenario(tmp_path, "{c: {kind: noise}}", steps=2, rounds=2, more=search)
 
 
 def tune(scenario: Path, out: Path, points: list[tuple[float, float]]) -> Any:
