@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from fake_s3 import Store, fake_s3
 
 from actors.collections import protect, readings
 from actors.collections.collection import Collection
-from actors.collections.places import files_below, opened, place_of
+from actors.collections.places import Reader, files_below, opened, place_of
 from actors.collections.sources import open_source
 from tsdf_ray import tries
 from tsdf_ray.errors import UserError
@@ -105,6 +106,23 @@ def test_parquet_goes_on_where_storage_failed(store: Store, monkeypatch: pytest.
     store.failing = 5
     with pytest.raises(UserError, match=r"out: the storage refused .*OutOfOrder.*, 5 times; check the place"):
         out.finished()
+
+
+def test_parquet_that_cannot_be_read_tells_no_secret(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tries, "PAUSE", 0.001)
+    uri = store.uri("bucket/a.parquet")
+    place = place_of(uri)
+    for error in (OSError(f"cannot open {uri} as user:password"), pa.ArrowInvalid(f"{uri}: no such footer, password")):
+        for name in ("_opened", "__init__"):
+
+            def fail(self: Reader, *args: object, error: Exception = error) -> None:
+                raise error
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Reader, name, fail)
+                with pytest.raises(UserError, match=r"s3://bucket/a\.parquet: ") as caught, opened(place):
+                    pass
+            assert "password" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.ray
