@@ -1,7 +1,9 @@
-"""Trials that fail: the reason is kept, the others go on, and a search without any complete trial ends with 1."""
+"""Trials that fail: the reason is kept, the others go on, and a search without any complete trial ends with 1; and a
+search that another process took over."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from tiny_scenario import tiny_scenario
 from typer.testing import CliRunner
 
 from tsdf_ray.cli import app
+from tsdf_ray.store import lease
+from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
 
 NOTHING = 0.0005
@@ -72,3 +76,25 @@ def test_the_others_go_on(scenario: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert complete.state == "complete"
     assert complete.last is not None
     assert complete.last.values["psnr"] > 20
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(240)
+def test_who_was_overtaken_leaves_the_search_to_the_other(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, check = tmp_path / "out", RunDirectory.check
+
+    def overtaken(self: RunDirectory) -> None:
+        if self.root == out and TrialsTable(out / "trials.jsonl").trials:
+            (out / "lock").write_text(json.dumps(lease.identity() | {"host": "node-3", "pid": 5}))
+        check(self)
+
+    monkeypatch.setattr(RunDirectory, "check", overtaken)
+    result = tune(scenario, out, [(0.05, 0.001), (NOTHING, 0.001)])
+    assert result.exit_code == 2
+    assert "another process (pid 5 on node-3)" in result.output
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert not (out / "tables").exists()
+    assert json.loads((out / "lock").read_text())["pid"] == 5
