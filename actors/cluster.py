@@ -38,7 +38,7 @@ def connect(address: str | None) -> Connection:
     """Use the session already joined, join the cluster at `address`, or start a local one.
 
     A local one is always started with `address="local"`: without it, Ray attaches to any cluster whose record lies in
-    the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached.
+    the temporary folder, even a crashed one. Raises UserError when the cluster cannot be reached or started.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Answers of workers that died are not looked at: the supervisor says what it has mended.
@@ -60,14 +60,22 @@ def connect(address: str | None) -> Connection:
                 f"--address and RAY_ADDRESS out, or {REMEDY}"
             ) from error
     else:
-        with _handler_kept():
-            ray.init(
-                address="local",
-                num_cpus=int(local_supply().cpus),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **options,
-            )
+        try:
+            with _handler_kept():
+                ray.init(
+                    address="local",
+                    num_cpus=int(local_supply().cpus),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **options,
+                )
+        except Exception as error:
+            # Whatever it was, Ray raises a plain Exception when its processes do not start in time.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"Ray cannot be started on this machine ({reason}); a busy machine needs longer than Ray waits: try "
+                "again when it is less so, or play with `--executor inprocess`"
+            ) from error
     return Connection(owned=True)
 
 

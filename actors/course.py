@@ -102,6 +102,8 @@ class Step:
     value: Any = UNKNOWN
     error: BaseException | None = None
     """What the step itself raised."""
+    losses: int = 0
+    """How often it could not run because its arguments were lost."""
     copied: bool = False
     """The result in the object store was lost; what is there now was put by this process."""
 

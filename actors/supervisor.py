@@ -35,6 +35,8 @@ from tsdf_ray.game.executor import Journal, after_memory
 
 DEATHS = 3
 """A step in which its role died so often is not issued again."""
+LOSSES = 5
+"""Nor is one whose arguments were lost so often: what other roles' deaths took with them counts, too."""
 
 Check = Callable[[], None]
 
@@ -119,8 +121,6 @@ class Supervisor:
         if isinstance(cause, OutOfMemory | OutOfMemoryError):
             return Trouble.MEMORY
         if isinstance(cause, RayActorError):
-            if "low on memory" in str(cause):
-                return Trouble.MEMORY
             # The error of an argument is handed on: then it is another actor that died.
             own = {actor._actor_id.hex() for actor in step.role.actors}
             return Trouble.DEAD if cause.actor_id is None or cause.actor_id in own else Trouble.LOST
@@ -150,9 +150,12 @@ class Supervisor:
         for step in course.steps:
             if step.over:
                 continue
+            lost = troubles.get(step) is Trouble.LOST
+            if lost:
+                self._lost(step)
             depends = any(isinstance(arg, Step) and arg in again for arg in step.args)
             if step.role in gone or step in troubles or depends:
-                self._secure(step)
+                self._secure(step, anew=lost)
                 step.issue()
                 again.add(step)
 
@@ -169,16 +172,18 @@ class Supervisor:
         """Raises MatchFailed for a step that has killed its role too often, or that needs too much memory."""
         where = {"match": role.course.match.id, "role": role.name, "step": culprit.name, "round": culprit.round}
         role.leave()
-        if why is Trouble.MEMORY:
+        # A step that still waited for others has killed nobody, and needed no memory: Ray ends several workers at once
+        # when a node runs out of it.
+        began = all(arg.over for arg in culprit.args if isinstance(arg, Step))
+        if why is Trouble.MEMORY and began:
             text = after_memory(role.label, OutOfMemory(f"{culprit.name}: out of memory"), role.halvings)
             role.halvings += 1
             self._journal.note("micro-batches halved", text, **where)
         else:
-            # A step that still waited for others has killed nobody.
-            began = all(arg.over for arg in culprit.args if isinstance(arg, Step))
             role.deaths[culprit.round, culprit.name] += began
             count = role.deaths[culprit.round, culprit.name]
-            text = f"{culprit.label} of round {culprit.round}: {why.value} ({count} of {DEATHS})"
+            blame = f"({count} of {DEATHS})" if began else "before it began"
+            text = f"{culprit.label} of round {culprit.round}: {why.value} {blame}"
             if count >= DEATHS:
                 raise MatchFailed(
                     f"{text}; the match is given up, `tsdf-ray resume` goes on after its last finished round"
@@ -186,8 +191,23 @@ class Supervisor:
             self._journal.note("role built anew", f"{text}; the role is built anew and the step issued again", **where)
         role.settle()
 
-    def _secure(self, step: Step) -> None:
-        """What a step needs of earlier ones may have gone with a node: known results are put into the store anew."""
+    def _lost(self, step: Step) -> None:
+        """Raises MatchFailed for a step that never gets its arguments."""
+        step.losses += 1
+        text = f"{step.label} of round {step.round}: {Trouble.LOST.value} ({step.losses} of {LOSSES})"
+        if step.losses >= LOSSES:
+            raise MatchFailed(
+                f"{text}; the match is given up, `tsdf-ray resume` goes on after its last finished round. Look at the "
+                "network between the nodes and at the object store's memory (`ray memory`)"
+            )
+        where = {"match": step.role.course.match.id, "role": step.role.name, "step": step.name, "round": step.round}
+        self._journal.note("arguments lost", f"{text}; the step is issued again", **where)
+
+    def _secure(self, step: Step, *, anew: bool) -> None:
+        """What a step needs of earlier ones may have gone with a node: known results are put into the store.
+
+        anew: also those that were put there before, since something is missing.
+        """
         for arg in step.args:
-            if isinstance(arg, Step) and arg.over and arg.error is None and not arg.copied:
+            if isinstance(arg, Step) and arg.over and arg.error is None and (anew or not arg.copied):
                 arg.answers[0], arg.copied = ray.put(Answer(arg.value, None)), True

@@ -12,9 +12,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tsdf_ray.defenders.base import Knowledge
+from tsdf_ray.defenders.descent import sign_step
 from tsdf_ray.defenders.eot import draw_view
 from tsdf_ray.defenders.forgeries import Visit, at_feature_size, mean_square
-from tsdf_ray.defenders.interruption import Course, Interruption, InterruptionConfig, sign_step
+from tsdf_ray.defenders.interruption import Interruption, InterruptionConfig
+from tsdf_ray.defenders.learning import Course
 from tsdf_ray.defenders.objectives import feature_loss, output_loss
 from tsdf_ray.defenders.poisoning import PoisonConfig, Poisoner, Rows
 from tsdf_ray.detectors import DETECTORS, Detector, load_detector

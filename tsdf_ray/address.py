@@ -13,13 +13,16 @@ LOCAL = "local"
 def cluster_address(given: str | None, executor: str = "ray") -> str | None:
     """The cluster to join: `given`, else RAY_ADDRESS (Ray sets it inside its jobs), else None: one is started here.
 
-    With an executor that uses no cluster RAY_ADDRESS means nothing. Raises UserError for the address of a dashboard,
-    which takes jobs and cannot be joined.
+    With an executor that uses no cluster RAY_ADDRESS means nothing. Raises UserError for an empty `given`, and for
+    the address of a dashboard, which takes jobs and cannot be joined.
     """
     if given is None and executor == "ray":
         found, where = os.environ.get("RAY_ADDRESS", "").strip() or None, "RAY_ADDRESS"
     else:
         found, where = given, "--address"
+    if given is not None and not given.strip():
+        # A variable that is not set: to start a cluster here is not what was meant.
+        raise UserError(f"--address: is empty; give the head's address, HOST:6379, or `{LOCAL}`")
     if found == LOCAL:
         return None
     if found is not None and _is_web(found):

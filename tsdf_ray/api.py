@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tsdf_ray.address import cluster_address
 from tsdf_ray.begun import begun_run
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri
+from tsdf_ray.files import is_uri, without_secrets
 from tsdf_ray.game.control import Progress
 from tsdf_ray.game.materials import load_materials
 from tsdf_ray.game.needs import ready
@@ -79,22 +79,37 @@ def tune(
     progress: Any = None,
     report: bool = True,
     loggers: Sequence[str] = (),
+    go_on: bool = False,
 ) -> Run:
     """Search what the section `search` of a scenario says, and play the best again on people the search never saw.
 
-    As `play`; `loggers` are `mlflow=URI` and `wandb=PROJECT`, beside TensorBoard in DIR/tune. The run's
-    `info["status"]` is `failed` when no trial could be completed. `progress`: see `cli/search_progress.py`.
+    As `play`, but that with `go_on` the resources must be the same too; `loggers` are `mlflow=URI` and `wandb=PROJECT`,
+    beside TensorBoard in DIR/tune. The run's `info["status"]` is `failed` when no trial could be completed.
+    `progress`: see `cli/search_progress.py`.
     """
     address = cluster_address(address)
     if out is not None and is_uri(out):
-        raise UserError(f"--out {out}: a search is written to a folder (of shared storage, where machines share it)")
+        shown = without_secrets(str(out))
+        raise UserError(f"--out {shown}: a search is written to a folder (of shared storage, where machines share it)")
     game = _game(scenario, changes)
+    if go_on:
+        earlier = begun_run(game, out, "search")
+        if earlier is not None and out is not None:
+            if _told(earlier, report):
+                return earlier
+            return resume(out, address=address, progress=progress, report=report, loggers=loggers)
     root = NewPlace.of(out, game).root
     engine = _engine()
     needed = engine.ready(game, address, loggers)
     run = RunDirectory.create(root, game, kind="search")
     engine.go(run, game, needed, address=address, progress=progress, report=report, loggers=loggers)
     return Run(run.root)
+
+
+def _told(search: Run, report: bool) -> bool:
+    """Is a search complete, and its tables and page written since? A kill may have come between."""
+    written = (search.path / "search.json").exists() and search.search["status"] == search.status == "complete"
+    return written and (not report or (search.path / "report.html").exists())
 
 
 class _Engine(Protocol):
@@ -109,7 +124,7 @@ def write_report(path: str | Path) -> Path:
     """Write report.html and figures/ of a run or a search anew; returns the page. Raises UserError: no such run."""
     run = Run(path)
     if run.info.get("kind") == "search" and is_uri(path):
-        raise UserError(f"{path}: is a search; its report is made from a folder")
+        raise UserError(f"{run.place}: is a search; its report is made from a folder")
     return _engine().report(run.path) if run.info.get("kind") == "search" else run.report()
 
 
@@ -145,6 +160,9 @@ def resume(
     address = cluster_address(address, executor)
     run, game = take_up(path)
     if run.info().get("kind") == "search":
+        if changes:
+            run.close()
+            raise UserError(f"--set {changes[0]}: a search goes on with what it began with")
         engine = _engine()
         try:
             needed = engine.ready(game, address, loggers)

@@ -1,12 +1,12 @@
-"""What lies where a run is to be played: nothing, a run of the same scenario, or something else."""
+"""What lies where a run or a search is to be: nothing, one of the same scenario, or something else."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import NotStored, UserError
 from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.lock import take_lock
@@ -15,34 +15,42 @@ from tsdf_ray.store.run import Run
 FIRST_FILES = frozenset({"lock", "scenario.yaml", "events.jsonl"})
 """What a run directory holds before run.json makes it a run."""
 
+WORDS = {"race": "run", "search": "search"}
+"""Kinds of runs as messages call them."""
 
-def begun_run(game: Scenario, out: str | Path | None) -> Run | None:
+
+def begun_run(game: Scenario, out: str | Path | None, kind: Literal["race", "search"] = "race") -> Run | None:
     """The run of `game` at `out`, None when it has still to begin.
 
     A job that is started again must be able to go on whenever it was killed, so a folder that was being made when that
-    happened is cleared. Raises UserError when `out` is missing, a search, or a run of another scenario.
+    happened is cleared. Raises UserError when `out` is missing, of another kind, or of another scenario,
+    and NotStored when the storage does not answer.
     """
     if out is None:
         raise UserError("--resume needs --out: the folder of the run to begin or to go on with")
     try:
         run = Run(out)
+    except NotStored:
+        raise  # what lies there is not known
     except UserError:
         if not is_uri(out):
             _clear_half_made(Path(out))
         return None
-    if run.info.get("kind") == "search":
-        raise UserError(f"{out}: is a search; go on with `tsdf-ray resume {out}`, or choose another --out")
-    if not _same_race(run.info.get("content"), json.loads(game.as_json())):
+    if (found := run.info.get("kind", "race")) != kind:
+        what = WORDS.get(found, found)
+        raise UserError(f"{run.place}: is a {what}; go on with `tsdf-ray resume {run.place}`, or choose another --out")
+    if not _same(run.info.get("content"), json.loads(game.as_json()), kind):
         raise UserError(
-            f"{out}: is a run of another scenario ({run.info.get('scenario')}, digest "
+            f"{run.place}: is a {WORDS[kind]} of another scenario ({run.info.get('scenario')}, digest "
             f"{str(run.info.get('digest'))[:12]}; asked for: {game.name}, {game.digest[:12]}); choose another --out"
         )
     return run
 
 
-def _same_race(begun: Any, asked: dict[str, Any]) -> bool:
-    """Equal but for resources, which decide no result: a run may go on on another machine."""
-    return isinstance(begun, dict) and begun | {"resources": None} == asked | {"resources": None}
+def _same(begun: Any, asked: dict[str, Any], kind: str) -> bool:
+    """Equal but for the resources of a race, which decide no result: it may go on on another machine."""
+    free = {"resources": None} if kind == "race" else {}
+    return isinstance(begun, dict) and begun | free == asked | free
 
 
 def _clear_half_made(root: Path) -> None:

@@ -5,10 +5,10 @@ The work is done by the package `actors`, which registers itself by entry point;
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any, Protocol
 
+from tsdf_ray.files import is_uri
 from tsdf_ray.registry import look_up
 
 
@@ -29,7 +29,7 @@ class Measured(Protocol):
     out: str
     progress: Any
     summary: list[dict[str, Any]]
-    """phase, model, metric, value, low, high, n per row."""
+    """phase, model, metric, value, low, high, n per row, and a reason where there is no value."""
 
 
 class _Jobs(Protocol):
@@ -46,7 +46,5 @@ def jobs() -> _Jobs:
 
 def is_collection(source: str, out: str) -> bool:
     """Whether photos are meant to be written as Parquet: a URI, Parquet by name, or a folder that holds some."""
-    named = any(
-        re.match(r"[a-z][a-z0-9+.-]*://", text) or text.rstrip("/").endswith(".parquet") for text in (source, out)
-    )
+    named = any(is_uri(text) or text.rstrip("/").endswith(".parquet") for text in (source, out))
     return named or any(Path(source).glob("*.parquet"))

@@ -31,6 +31,30 @@ def span(parts: Sequence[range], mine: range) -> range:
     return range(parts[mine.start].start, parts[mine.stop - 1].stop) if len(mine) else range(0)
 
 
+def shares(costs: Sequence[float], size: int) -> list[range]:
+    """Items of these costs among `size` workers: contiguous, so that the dearest share costs as little as can be.
+
+    The first workers get as much as the dearest share may cost, the last ones perhaps nothing.
+    """
+    low, high = max([sum(costs) / size, *costs]), sum(costs)
+    while high - low > 1e-6 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(_filled(costs, middle)) <= size else (middle, high)
+    found = _filled(costs, high)
+    return found + [range(len(costs), len(costs))] * (size - len(found))
+
+
+def _filled(costs: Sequence[float], most: float) -> list[range]:
+    """Shares of at most `most`, each filled before the next begins."""
+    found, first, cost = [], 0, 0.0
+    for n, own in enumerate(costs):
+        if n > first and cost + own > most:
+            found.append(range(first, n))
+            first, cost = n, 0.0
+        cost += own
+    return [*found, range(first, len(costs))]
+
+
 class Crew:
     """One worker, alone. What a group of several does otherwise is in its subclasses."""
 
@@ -39,13 +63,19 @@ class Crew:
     ordered = True
     """Sums are taken in the order of the items, to the bit; False: each worker adds up its own first."""
 
-    def mine(self, items: int) -> range:
-        """The items of this worker: contiguous, in the order of ranks, shares that differ by at most one."""
+    def mine(self, items: int, costs: Sequence[float] | None = None) -> range:
+        """The items of this worker: contiguous, in the order of ranks, shares that differ by at most one.
+
+        With the `costs` of the items, shares whose dearest one costs as little as can be; all workers must name the
+        same.
+        """
+        if costs is not None and self.size > 1:
+            return shares(costs, self.size)[self.rank]
         return range(items * self.rank // self.size, items * (self.rank + 1) // self.size)
 
-    def total(self, items: int) -> Total:
-        """A sum over `items` items, to which this worker adds its own."""
-        return Total(self, items)
+    def total(self, items: int, costs: Sequence[float] | None = None) -> Total:
+        """A sum over `items` items, to which this worker adds its own (see `mine`)."""
+        return Total(self, self.mine(items, costs))
 
     def combine(self, partial: torch.Tensor | None, terms: list[torch.Tensor], length: int) -> torch.Tensor:
         """The sum of all workers' `terms` (flat tensors of `length`), in order; of one worker, what it added up."""
@@ -90,9 +120,8 @@ class Total:
     that is not `ordered` all keep running sums.
     """
 
-    def __init__(self, crew: Crew, items: int) -> None:
-        self._crew, self._items = crew, items
-        self.mine = crew.mine(items)
+    def __init__(self, crew: Crew, mine: range) -> None:
+        self._crew, self.mine = crew, mine
         self._partial: torch.Tensor | None = None
         self._terms: list[torch.Tensor] = []
         self._added = 0

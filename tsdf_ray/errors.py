@@ -24,6 +24,10 @@ class Stopped(Exception):
     """The user asked us to stop (SIGINT, SIGTERM); the finished rounds are on disk and `resume` goes on."""
 
 
+class TakenOver(UserError):
+    """Another process writes this run: nothing of it may be written here."""
+
+
 class NotStored(UserError):
     """A run cannot be written on: the disk is full, the storage does not answer. What is on disk is whole, and
     `resume` goes on."""

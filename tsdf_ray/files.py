@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote, unquote, unquote_plus
 
 FOLDER = "TSDF_FILES"
 """Environment variable: a folder of the user's with weights and data sets."""
@@ -30,7 +32,61 @@ def is_uri(place: str | Path) -> bool:
 
 def without_secrets(uri: str) -> str:
     """A URI as messages and records show it: no user, password or options."""
-    return re.sub(r"//[^/@]*@", "//", uri.partition("?")[0])
+    scheme, _, place, _ = _uri_parts(uri)
+    return scheme + place
+
+
+def hider(uri: str) -> Callable[[str], str]:
+    """What hides, in texts of others, the user, password and options of a URI, however they are escaped there.
+
+    Of options, those that say where and how (`region`) stay. Other URIs in a text lose their secrets, too.
+    """
+    _, user, _, options = _uri_parts(uri)
+    found = {user, options, *user.split(":", 1)}
+    for option in options.split("&"):
+        name, _, value = option.partition("=")
+        if name not in _OPEN_OPTIONS or "@" in unquote(value):
+            found.add(value)
+    plain = {form for secret in found for form in (secret, unquote(secret), unquote_plus(secret))}
+    forms = {form for secret in plain for form in (secret, quote(secret, safe=""), quote(secret))} - {""}
+    # The longest first: one may be part of another. A short one (`eu`, `1`) stands in other words by chance.
+    words = [
+        re.escape(f) if len(f) > 3 else rf"(?<!\w){re.escape(f)}(?!\w)" for f in sorted(forms, key=len, reverse=True)
+    ]
+    secrets = re.compile("|".join(words) or "(?!)", re.IGNORECASE)
+    return partial(_hidden, secrets)
+
+
+def _hidden(secrets: re.Pattern[str], text: str) -> str:
+    return _URI.sub(lambda found: without_secrets(found[0]), secrets.sub("***", text))
+
+
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
+_OPEN_OPTIONS = frozenset({"region", "scheme", "endpoint_override", "allow_bucket_creation", "replication"})
+_WITH_PORTS = frozenset({"hdfs", "viewfs", "http", "https"})
+
+
+def _uri_parts(uri: str) -> tuple[str, str, str, str]:
+    """(`s3://`, user and password, bucket and path, options).
+
+    A password in which `/` or `?` were not escaped makes no URI, but must not be shown in the message that says so.
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark:
+        return "", "", *_options_cut(uri)
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    end = authority.rfind("@")
+    port = scheme in _WITH_PORTS and re.fullmatch(r"(\[.*\]|[^:]*):\d*", authority)
+    if end < 0 and ":" in authority and not port:
+        end = rest.rfind("@")
+        if end < 0:  # a user and a password, and no place
+            return f"{scheme}://", authority, *_options_cut(rest[len(authority) :])
+    return f"{scheme}://", rest[: max(end, 0)], *_options_cut(rest[end + 1 :])
+
+
+def _options_cut(text: str) -> tuple[str, str]:
+    before, _, options = text.partition("?")
+    return before, options
 
 
 def labels_of(weights: Iterable[str]) -> dict[str, str]:

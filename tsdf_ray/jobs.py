@@ -1,4 +1,4 @@
-"""A race as a batch job on a cluster: what is sent there, under which name, and what comes back in its log.
+"""A race or a search as a batch job on a cluster: what is sent there, under which name, what comes back in its log.
 
 Only the text of it: actors/jobs.py carries it there.
 """
@@ -10,11 +10,11 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri
+from tsdf_ray.files import is_uri, without_secrets
 
 if TYPE_CHECKING:
     from tsdf_ray.scenario import Scenario
@@ -77,21 +77,25 @@ class Jobs(Protocol):
 
 
 def make_order(game: Scenario, out: str, name: str | None = None, *, report: bool = True) -> Order:
-    """The job that plays `game` into `out`, or goes on with it there; by default named after both.
+    """The job that plays `game` into `out`, or searches it where it has a section `search`, or goes on with that there.
 
-    `out` is a path or URI the cluster's nodes share. The scenario travels with its defaults filled in, so that the
-    digest here and there agree. Raises UserError for a relative path and a name that cannot be one.
+    By default it is named after both. `out` is a path or URI the cluster's nodes share. The scenario travels with its
+    defaults filled in, so that the digest here and there agree. Raises UserError for a relative path, a search at a
+    URI, and a name that cannot be one.
     """
     if not out.startswith("/") and not is_uri(out):
         raise UserError(f"--out {out}: the job runs elsewhere; give an absolute path or URI that its nodes share")
+    if game.search is not None and is_uri(out):
+        raise UserError(f"--out {out}: a search is written to a folder; give an absolute path that its nodes share")
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise UserError(f"--submission-id {name}: use up to 100 letters, digits, `-`, `_` and `.`")
-    command = ["tsdf-ray", "play", SCENARIO_FILE, "--out", out, "--resume", "--log-summary"]
+    verb = "play" if game.search is None else "tune"
+    command = ["tsdf-ray", verb, SCENARIO_FILE, "--out", out, "--resume", "--log-summary"]
     return Order(
         name or submission_id(game.digest, out),
         shlex.join(command if report else [*command, "--no-report"]),
         game.as_yaml(),
-        {"scenario": game.name, "digest": game.digest, "out": out},
+        {"scenario": game.name, "digest": game.digest, "out": without_secrets(out)},
     )
 
 
@@ -111,7 +115,7 @@ def latest(jobs: Jobs, first: str) -> tuple[Job | None, str]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended, as `play` shows it; travels as one line of a job's log."""
+    """How a race ended, as `play` shows it; travels as one line of a job's log."""
 
     place: str
     page: str | None
@@ -120,22 +124,53 @@ class Outcome:
 
     def line(self) -> str:
         """For the log."""
-        content = {"place": self.place, "page": self.page, "pairs": self.pairs, "failed": self.failed}
-        return SUMMARY_MARK + json.dumps(content, allow_nan=False)
+        return SUMMARY_MARK + json.dumps(vars(self), allow_nan=False)
 
 
-def outcome_in(log: str) -> Outcome | None:
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended, as `tune` shows it; travels in the same way."""
+
+    place: str
+    page: str | None
+    trials: dict[str, int]
+    """By state; none where none was begun."""
+    measured: list[str]
+    """Names of objectives and constraints."""
+    settings: list[dict[str, Any]]
+    """Best ones, start points and baselines: name, kind, and cells by name, `searched` and `replayed`."""
+    no_best: str | None
+    """Why there is no best setting."""
+    reasons: list[str]
+    """Why trials failed or were pruned, each once."""
+
+    def line(self) -> str:
+        """For the log."""
+        return SUMMARY_MARK + json.dumps(vars(self), allow_nan=False)
+
+
+def outcome_in(log: str) -> Outcome | SearchOutcome | None:
     """The result in a job's log, None when there is none."""
     for line in reversed(log.splitlines()):
         if line.startswith(SUMMARY_MARK):
             try:
-                content = json.loads(line.removeprefix(SUMMARY_MARK))
-                page = content["page"] and printable(content["page"])
-                failed = {printable(match): printable(reason) for match, reason in content["failed"].items()}
-                return Outcome(printable(content["place"]), page, content["pairs"], failed)
+                content = _all_printable(json.loads(line.removeprefix(SUMMARY_MARK)))
+                if not all(isinstance(content.get(name, {}), dict) for name in ("pairs", "failed", "trials")):
+                    return None
+                kind = SearchOutcome if "trials" in content else Outcome
+                return kind(**{field.name: content[field.name] for field in fields(kind)})
             except (ValueError, KeyError, TypeError, AttributeError):
                 return None
     return None
+
+
+def _all_printable(content: Any) -> Any:
+    """The same content with every text in it printable."""
+    if isinstance(content, dict):
+        return {printable(key): _all_printable(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_all_printable(value) for value in content]
+    return printable(content) if isinstance(content, str) else content
 
 
 def plain_lines(log: str) -> Iterator[str]:
@@ -151,7 +186,7 @@ def printable(text: str) -> str:
 
 
 def progress_in(log: str) -> list[str]:
-    """What `play` tells while it plays: rounds that ended, and what it waits for (cli/progress.py)."""
+    """What `play` and `tune` tell on their way: rounds or trials that ended, and what they wait for."""
     before, begun, after = log.partition("Running entrypoint for job ")
     lines = (after if begun else before).split(SUMMARY_MARK, 1)[0].splitlines()[bool(begun) :]
     return [printable(line) for line in lines if line.strip() and not NOISE.match(line)]

@@ -23,6 +23,7 @@ from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces import BadPhoto, FaceSet, decode, photo_files, to_square
 from tsdf_ray.faces.decode import read_bytes
+from tsdf_ray.files import is_uri, without_secrets
 from tsdf_ray.photos import LOCATORS, SEEN, Faces, Framed, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
 from tsdf_ray.regions import Pixels
 from tsdf_ray.store.atomic import whole_file, write_table
@@ -120,6 +121,8 @@ def armour_of(
     Raises UserError.
     """
     if run is not None:
+        if is_uri(run):
+            raise UserError(f"--from {without_secrets(str(run))}: a run is read from a folder; copy it to one")
         return learned_armour(Path(run), defender, attacker, epsilon)
     if attacker is not None:
         raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")

@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from tsdf_ray.errors import MatchFailed, NotStored, Stopped
+from tsdf_ray.errors import MatchFailed, NotStored, Stopped, TakenOver
 from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, StepEvent, make_executor
 from tsdf_ray.game.match import Table, play_match
@@ -45,7 +45,7 @@ def play_all(
     manifest.repair()
     recorder = Recorder(run.root, manifest, run, control.note)
     failed: dict[str, str] = {}
-    status = "failed"
+    status: str | None = "failed"
     try:
         for note in run.notes:
             control.note(note)
@@ -62,19 +62,37 @@ def play_all(
     except (Stopped, NotStored):
         status = "stopped"
         raise
+    except TakenOver:
+        status = None  # the other process writes run.json, tables and the report
+        raise
     finally:
         control.end()
         # Closing comes whatever happens: a full disk fails these writes as well.
         with closing(run):
-            run.update(failed=failed)
-            if status != "stopped":
-                finish_run(run, game, manifest, status, earlier + time.time() - began)
-                if report and manifest.entries:
-                    Run(run.root).report()
-            else:
-                run.update(status=status, seconds=earlier + time.time() - began)
-            run.finished()
+            if status is not None:
+                _end(run, game, manifest, status, failed, earlier + time.time() - began, report)
     return Run(run.root, run.place)
+
+
+def _end(
+    run: RunDirectory,
+    game: Scenario,
+    manifest: Manifest,
+    status: str,
+    failed: dict[str, str],
+    seconds: float,
+    report: bool,
+) -> None:
+    """What is written when a run ends, however it does. Raises TakenOver when it is another process's by now."""
+    run.check()
+    run.update(failed=failed)
+    if status != "stopped":
+        finish_run(run, game, manifest, status, seconds)
+        if report and manifest.entries:
+            Run(run.root).report()
+    else:
+        run.update(status=status, seconds=seconds)
+    run.finished()
 
 
 class _Journal:

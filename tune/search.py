@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 
 from actors.cluster import connect
 from tsdf_ray import api
-from tsdf_ray.errors import Stopped, UserError
+from tsdf_ray.errors import Stopped, TakenOver, UserError
 from tsdf_ray.game.control import Progress
 from tsdf_ray.game.materials import Materials, load_materials
 from tsdf_ray.game.needs import ready as enough
@@ -98,7 +98,7 @@ def go(
         table = TrialsTable(run.root / "trials.jsonl")
         table.repair()
         settle(search, game.rounds, table)
-        status = "failed"
+        status: str | None = "failed"
         connection = None
         try:
             run.update(status="running")
@@ -109,6 +109,7 @@ def go(
             left = None if search.seconds is None else search.seconds - earlier
             run_trials(run, game, needed, table, study, progress, left, loggers, play)
             progress.check()
+            run.check()
             for trial in table.of("running"):
                 table.ended(trial.number, "pruned", "cut: search.seconds were over")
                 study.tell(trial.number, "pruned", trial.last)
@@ -120,16 +121,26 @@ def go(
         except Stopped:
             status = "stopped"
             raise
+        except TakenOver:
+            status = None  # the other process writes run.json, tables and the report
+            raise
         finally:
             progress.end()
-            run.update(status=status, seconds=earlier + time.time() - began, trials=_counts(table))
             # Before the figures: Ray's processes would take the processors from them.
             if connection is not None:
                 connection.close()
-            if table.trials:
-                write_tables(run.root)
-                if report:
-                    write_search_report(run.root)
+            if status is not None:
+                _end(run, table, status, earlier + time.time() - began, report)
+
+
+def _end(run: RunDirectory, table: TrialsTable, status: str, seconds: float, report: bool) -> None:
+    """What is written when a search ends, however it does. Raises TakenOver when it is another process's by now."""
+    run.check()
+    run.update(status=status, seconds=seconds, trials=_counts(table))
+    if table.trials:
+        write_tables(run.root)
+        if report:
+            write_search_report(run.root)
 
 
 def settle(search: SearchConfig, rounds: int, table: TrialsTable) -> None:

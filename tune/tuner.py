@@ -13,7 +13,7 @@ from ray import tune as ray_tune
 from ray.tune import FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.stopper import Stopper
 
-from tsdf_ray.errors import Stopped
+from tsdf_ray.errors import Stopped, TakenOver
 from tsdf_ray.game.search_control import SearchProgress
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.rundir import RunDirectory
@@ -42,10 +42,10 @@ QUIET = {
 
 
 class Deadline(Stopper):  # type: ignore[misc]  # Ray has no types
-    """Ends everything when the user asks, or when the time is up."""
+    """Ends everything when the user asks, when another process has taken the search over, or when the time is up."""
 
-    def __init__(self, progress: SearchProgress, seconds: float | None) -> None:
-        self._progress = progress
+    def __init__(self, run: RunDirectory, progress: SearchProgress, seconds: float | None) -> None:
+        self._run, self._progress = run, progress
         self._end = None if seconds is None else time.monotonic() + seconds
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
@@ -60,7 +60,8 @@ class Deadline(Stopper):  # type: ignore[misc]  # Ray has no types
         """Asked after every event."""
         try:
             self._progress.check()
-        except Stopped:
+            self._run.check()
+        except (Stopped, TakenOver):
             return True
         return self._end is not None and time.monotonic() > self._end
 
@@ -102,7 +103,7 @@ def run_trials(
                 storage_path=str((run.root / "tune").resolve()),
                 failure_config=FailureConfig(max_failures=RESTARTS),
                 callbacks=make_loggers(loggers, game),
-                stop=Deadline(progress, seconds),
+                stop=Deadline(run, progress, seconds),
                 verbose=0,
             ),
         )

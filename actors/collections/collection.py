@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
 
-from actors.collections.places import Place
-from actors.collections.readings import opened
+from actors.collections.places import files_below, opened, place_of
 from tsdf_ray.errors import UserError
+from tsdf_ray.storage import Place, under_way
 
 RECORD = "_collection.json"
+BESIDE = b"tsdf-ray beside"
+"""Key of a table's metadata: bytes that are written beside the part, not into it."""
 STALE_SECONDS = 3600
 
 
@@ -24,20 +26,20 @@ class Collection:
     """A folder of part-NNNNNN.parquet files; a part that has its name is finished."""
 
     def __init__(self, text: str) -> None:
-        self.place = Place.of(text)
+        self.place = place_of(text)
 
     def claim(self, settings: dict[str, Any]) -> None:
         """Begin with these settings, or go on with the same.
 
         Raises UserError: a folder with other content, or made with other settings (all that differ are named).
         """
-        if self.place.kind() == fs.FileType.File:
+        if self.place.info().type == fs.FileType.File:
             raise UserError(f"{self.place.name}: is a file; give a folder")
         record = self.place.child(RECORD)
         try:
             before = json.loads(record.read())
         except FileNotFoundError:
-            if self.place.below(recursive=False):
+            if files_below(self.place, recursive=False):
                 raise UserError(
                     f"{self.place.name}: holds files and no {RECORD}; give a new folder, or one that a call began"
                 ) from None
@@ -67,14 +69,25 @@ class Collection:
         """Where a part is, once it is finished."""
         return self.place.child(f"part-{number:06d}.parquet")
 
+    def beside(self, number: int) -> Place:
+        """Where what belongs to a part, and is no rows of it, is kept; whoever reads a folder of Parquet skips it."""
+        return self.place.child(f"_part-{number:06d}.safetensors")
+
     def finished(self) -> frozenset[int]:
         """Numbers of the parts that are there."""
-        names = [name for name, _ in self.place.below(recursive=False)]
+        names = [name for name, _ in files_below(self.place, recursive=False)]
         digits = [name.removeprefix("part-").removesuffix(".parquet") for name in names if name.startswith("part-")]
         return frozenset(int(text) for text in digits if text.isdigit())
 
     def write(self, number: int, rows: pa.Table) -> None:
-        """A finished part. Photos stay as they are, compressed already; all else by zstd."""
+        """A finished part, and before it what is written beside it: a part that has its name is whole.
+
+        Photos stay as they are, compressed already; all else by zstd.
+        """
+        known: dict[bytes, bytes] = dict(rows.schema.metadata or {})
+        if (beside := known.pop(BESIDE, None)) is not None:
+            self.beside(number).write(beside)
+            rows = rows.replace_schema_metadata(known or None)
         sink = pa.BufferOutputStream()
         photos = {
             name: "NONE" if pa.types.is_large_binary(rows.schema.field(name).type) else "ZSTD"
@@ -106,10 +119,10 @@ class Collection:
 
     def _sweep(self) -> None:
         """Remove what a killed process left half-written, an hour ago or more: another may be writing now."""
-        if self.place.local is not None:
-            for path in self.place.local.glob(".part-*.part"):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
+        if not self.place.of_objects:
+            for name, info in self.place.below(recursive=False):
+                if under_way(name) and time.time() - info.mtime.timestamp() > STALE_SECONDS:
+                    self.place.child(name).delete()
 
 
 def _short(value: Any) -> str:

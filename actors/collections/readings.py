@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from actors.collections.places import Place
+from actors.collections.places import Reader, opened
 from tsdf_ray.errors import UserError
+from tsdf_ray.storage import Place
 
 LARGEST = 512 << 20
 """Bytes of a photo file, at most; as `tsdf_ray.faces.decode`."""
@@ -21,8 +20,8 @@ PHOTOS = pa.schema([("id", pa.string()), ("image", pa.large_binary()), ("problem
 """What a part is read as, before the source's own labels. `problem` says why there is no image."""
 READERS = 8
 """Photo files read at once in a task."""
-STREAM_BYTES, STREAM_ROWS = 1 << 20, 64
-"""Parquet is read by so much at a time, never by row group: some writers put a whole data set into one."""
+STREAM_ROWS = 64
+"""Of Parquet, at a time."""
 
 
 class Reading(Protocol):
@@ -73,14 +72,13 @@ class PhotoFiles:
 
 def _content(photo: Place) -> tuple[bytes | None, str | None]:
     """(bytes, None), or (None, what is wrong with the file)."""
-    if photo.local is not None and photo.local.exists():
-        # Opening a pipe would wait for ever; object storage has none, and one question less is half the time.
-        if not photo.local.is_file():
-            return None, "not a regular file"
-        if (size := photo.local.stat().st_size) > LARGEST:
-            return None, f"{size >> 20} MiB, more than {LARGEST >> 20} MiB"
+    if photo.local is not None and photo.local.exists() and not photo.local.is_file():
+        return None, "not a regular file"  # opening a pipe would wait for ever
     try:
-        return photo.read(), None
+        with Reader(photo) as file:
+            if file.size > LARGEST:
+                return None, f"{file.size >> 20} MiB, more than {LARGEST >> 20} MiB"
+            return file.read(), None
     except FileNotFoundError:
         return None, "file is missing"
     except UserError:
@@ -147,14 +145,3 @@ def _as_photos(rows: pa.Table) -> pa.Table:
     )
     labels = {name: rows[name] for name in rows.column_names if name not in {"id", "image"}}
     return pa.table({"id": rows["id"].cast(pa.string()), "image": image, "problem": problem} | labels)
-
-
-@contextmanager
-def opened(file: Place) -> Iterator[pq.ParquetFile]:
-    """A Parquet file, read by small pieces. Raises UserError when it is broken or cannot be reached."""
-    try:
-        with pq.ParquetFile(file.path, filesystem=file.files, buffer_size=STREAM_BYTES, pre_buffer=False) as parquet:
-            yield parquet
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file.name}: not a readable Parquet file ({reason}); replace it") from error

@@ -16,10 +16,11 @@ from pathlib import PurePosixPath
 import pyarrow as pa
 from pyarrow import fs
 
-from actors.collections.places import Place
-from actors.collections.readings import ParquetRows, PhotoFiles, Reading, opened
+from actors.collections.places import files_below, opened, place_of
+from actors.collections.readings import ParquetRows, PhotoFiles, Reading
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.folder import OTHER_SUFFIXES, PHOTO_SUFFIXES, photo_files
+from tsdf_ray.storage import Place
 
 PART_BYTES = 16 << 20
 """Of encoded photos in a part: JPEGs of 12 megapixels become PNGs four times as large."""
@@ -48,13 +49,13 @@ def open_source(text: str, part: int, reserved: frozenset[str]) -> Source:
     Of a Parquet source one footer per file is read. Columns named in `reserved` are not carried along. Raises
     UserError: nothing there, photos and Parquet mixed, files with different columns, no columns `id` and `image`.
     """
-    place = Place.of(text)
-    kind = place.kind()
-    if kind == fs.FileType.File:
-        return _parquet(place, [(place, _stamp(place.files.get_file_info(place.path)))], part, reserved)
-    if kind == fs.FileType.NotFound:
+    place = place_of(text)
+    info = place.info()
+    if info.type == fs.FileType.File:
+        return _parquet(place, [(place, _stamp(info))], part, reserved)
+    if info.type == fs.FileType.NotFound:
         raise UserError(f"{place.name}: is not there; give a folder of photos, or Parquet")
-    files = place.below()
+    files = files_below(place)
     tables = [(place.child(name), _stamp(info)) for name, info in files if name.endswith(".parquet")]
     photos = [(name, info) for name, info in files if _is_photo(name)]
     if place.local is not None and not tables:

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from actors.collections.collection import Collection
 from actors.collections.data import PART, Job, Progress, Tell, run
-from actors.collections.measure import Measure, Pairs, summarise
+from actors.collections.measure import Forging, Measure, Pairs, set_rows, summarise
 from actors.collections.readings import PHOTOS
 from actors.collections.sources import Source, open_source
 from actors.collections.workers import Prepare, Protect
@@ -35,7 +35,8 @@ RESERVED = frozenset({*PHOTOS.names, *Protect.columns.names, *Prepare.columns.na
 
 @dataclass(frozen=True)
 class Measured:
-    """What `measure` found. `summary` has phase, model, metric, value, low, high and n (photos) per row."""
+    """What `measure` found. `summary` has phase, model, metric, value, low, high and n (photos) per row, and `reason`
+    where there is no value."""
 
     out: str
     progress: Progress
@@ -138,8 +139,9 @@ def measure(
     """Detectors and the eye on the photos that `protect` wrote to `protected`, against the source it was given.
 
     Both are compared as squares of `size` pixels. `forgeries` names a scenario, with whose generator and judge the
-    photos are forged too; labels are then needed. Rows as in a run's tables/images.parquet, and `_summary.json`. The
-    same call again goes on. Raises UserError: not what `protect` wrote, not finished, another source.
+    photos are forged too, and the sets of forgeries compared; labels are then needed. Rows as in a run's
+    tables/images.parquet, and `_summary.json`. The same call again goes on. Raises UserError: not what `protect` wrote,
+    not finished, another source.
     """
     published, target = Collection(protected), Collection(out)
     before = published.settings()
@@ -150,17 +152,19 @@ def measure(
     if sum(photos.counts.values()) != before["photos"] or lacking:
         state = f"lacks part {lacking[0]}; finish it with the same protect" if lacking else "was made of other photos"
         raise UserError(f"{published.place.name}: {state} (clean: {photos.name}, made of: {before['source']})")
-    forger, generated = None, {}
+    forging = None
     if forgeries is not None:
         game = forgeries if isinstance(forgeries, Scenario) else Scenario.load(forgeries)
-        forger = (game.generator, game.judge, game.precision)
-        generated = {"generator": game.generator, "judge": game.judge, "precision": game.precision}
+        forging = Forging.of(game, sum(photos.counts.values()))
+    generated = {} if forging is None else forging.settings()
     asked = {"protected": before, "detectors": list(detectors), "size": size, "forgeries": generated}
     target.claim(_settings("measure", photos, before["part"]) | asked)
-    job = Job("measure", Measure, (dict.fromkeys(detectors), size, forger))
+    job = Job("measure", Measure, (dict.fromkeys(detectors), size, forging))
     pairs = [Pairs(reading, published) for reading in photos.readings]
     progress = run(job, pairs, target, address=address, workers=workers, tell=tell)
     summary = summarise(target.read(["phase", "model", "metric", "photo", "value", "weight"]))
+    if forging is not None:
+        summary += set_rows(target, forging)
     target.place.child("_summary.json").write((json.dumps(summary, indent=1) + "\n").encode())
     return Measured(target.place.name, progress, summary)
 

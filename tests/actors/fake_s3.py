@@ -22,6 +22,8 @@ class Store:
         self.puts: list[str] = []
         self.port = 0
         self.refuses = False
+        self.failing = 0
+        """So many of the next requests fail, in a way that Arrow does not try again itself."""
 
     def uri(self, path: str) -> str:
         """For pyarrow: this server, with a password that must not be told anyone."""
@@ -63,6 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, code: int, body: bytes = b"", **headers: str) -> None:
         if self.objects.refuses:
             code, body = 403, b""
+        elif self.objects.failing:
+            self.objects.failing -= 1
+            code, body = 400, b"<Error><Code>OutOfOrder</Code><Message>not now</Message></Error>"
         self.send_response(code)
         length = {} if "Content_Length" in headers else {"Content_Length": str(len(body))}
         for name, value in ({"ETag": '"0"'} | length | headers).items():

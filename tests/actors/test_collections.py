@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
 from actors.collections import tasks as jobs
@@ -21,6 +22,7 @@ from tsdf_ray.faces import FaceSet, decode, load_photo
 from tsdf_ray.faces.parquet import ParquetSource
 from tsdf_ray.faces.sample import SAMPLE
 from tsdf_ray.faces.source import Tally
+from tsdf_ray.game.networks import feature_network
 from tsdf_ray.generators import load_family
 from tsdf_ray.judges import load_judge
 from tsdf_ray.metrics import Evaluator, Stage
@@ -196,6 +198,65 @@ def test_measure_equals_the_evaluator(tmp_path: Path, ray_cluster: None) -> None
         if group["weight"].sum():
             assert summary[key]["value"] == pytest.approx(group["value"].sum() / group["weight"].sum(), abs=1e-5)
     assert json.loads((tmp_path / "rows" / "_summary.json").read_text()) == measured.summary
+    for kind in ("frechet", "kernel"):
+        row = summary["transfer", family.name, f"{kind}_judge"]
+        assert row["value"] is None
+        assert row["reason"].startswith("too few forgeries: a ")
+
+
+class Corners(torch.nn.Module):
+    """A network of four features."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.adaptive_avg_pool2d(x, 2).mean(1).flatten(1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # five jobs, each with actors of its own
+def test_sets_are_compared_as_by_the_evaluator(tmp_path: Path, ray_cluster: None) -> None:
+    """Whatever the number of workers, and after a restart."""
+    source, out, network = tmp_path / "clean.parquet", tmp_path / "protected.parquet", tmp_path / "corners.pt"
+    pq.write_table(faces(70), source, row_group_size=50)
+    torch.jit.save(torch.jit.script(Corners()), str(network))
+    jobs.protect(str(source), str(out), defender="noise", epsilon=0.1, part=20, workers=2)
+    game = Scenario.load(
+        "quickstart",
+        ("precision=float32", f"evaluation.feature_network={network}", "evaluation.feature_side=64"),
+    )
+
+    def measured(name: str, workers: int) -> jobs.Measured:
+        return jobs.measure(
+            str(source), str(out), str(tmp_path / name), forgeries=game, workers=workers, detectors=("mtcnn",)
+        )
+
+    one, two = measured("one", 1), measured("two", 2)
+    assert one.summary == two.summary
+    found = {row["metric"]: row for row in one.summary}
+    family = load_family(game.generator).freeze()
+    sets = [face_set(path, family.attributes) for path in (source, out)]
+    judge, features = load_judge(game.judge, family.attributes), feature_network(game.evaluation)
+    rows = Evaluator(judge, {}, sets[0], family, features=features).forgery_rows(Stage(1, 0, "before"), family, sets[1])
+    frame = rows.to_pandas()
+    for metric in ("frechet_corners", "kernel_corners"):
+        pseudo = frame[frame["metric"] == metric]["value"]
+        assert len(pseudo) == 70
+        assert found[metric]["value"] == pytest.approx(pseudo.mean(), rel=1e-3)
+        assert found[metric]["high"] - found[metric]["low"] == pytest.approx(3.92 * pseudo.sem(), rel=1e-3)
+        assert found[metric]["n"] == 70
+        assert found[metric]["value"] > 0
+    assert found["frechet_corners"]["phase"] == "transfer"
+    assert found["frechet_corners"]["model"] == found["sr_mask"]["model"] == family.name
+
+    # A part that is not there is made again with what lies beside it; alone, that is missed.
+    folder = tmp_path / "two"
+    (folder / "part-000001.parquet").unlink()
+    (folder / "_part-000001.safetensors").unlink()
+    again = measured("two", 1)
+    assert (again.progress.computed, again.progress.parts) == (1, 4)
+    assert again.summary == one.summary
+    (folder / "_part-000002.safetensors").unlink()
+    with pytest.raises(UserError, match=r"_part-000002.safetensors: is missing; remove .*part-000002.parquet too"):
+        measured("two", 1)
 
 
 def face_set(path: Path, attributes: tuple[str, ...]) -> FaceSet:

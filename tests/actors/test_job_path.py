@@ -13,7 +13,18 @@ from typing import Any
 import pytest
 from ray_head import LONG, SET, Head, running_head
 
+from tsdf_ray.jobs import submission_id
 from tsdf_ray.store.run import Run
+
+SEARCH = """\
+search:
+  parameters: {defenders.tsdf.tau: {kind: uniform, low: 0.01, high: 0.03}}
+  objectives: {protection: {metric: protection}}
+  sampler: {kind: random}
+  trials: 4
+  parallel: 1
+  replay: {best: 1}
+"""
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -115,6 +126,44 @@ def test_whoever_waits_may_leave_and_the_job_can_be_stopped_and_taken_up(head: H
     first = [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
     assert [line["round"] for line in first] == list(range(1, len(first) + 1))
     subprocess.run(["ray", "job", "stop", "--address", head.dashboard, f"{name}-2"], env=head.environment(), check=True)
+
+
+@pytest.mark.slow
+def test_a_search_is_a_job_that_can_be_stopped_and_taken_up(head: Head, tmp_path: Path) -> None:
+    out, file = tmp_path / "run", tmp_path / "mine.yaml"
+    file.write_text((Path(__file__).resolve().parents[2] / "scenarios" / "smoke.yaml").read_text() + SEARCH)
+    fixed = ["submit", str(file), "--address", head.dashboard, "--out", str(out), "--no-report", *SET]
+    waiting = subprocess.Popen(["tsdf-ray", *fixed], env=head.environment(), stdout=-1, stderr=-1, text=True)
+    until = time.monotonic() + 240
+    while '"ended"' not in ((out / "trials.jsonl").read_text() if (out / "trials.jsonl").exists() else ""):
+        assert waiting.poll() is None, waiting.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    name = submission_id(Run(out).info["digest"], str(out))
+    subprocess.run(["ray", "job", "stop", "--address", head.dashboard, name], env=head.environment(), check=True)
+    _, said = waiting.communicate(timeout=240)
+    assert waiting.returncode == 143, said
+    assert f"job {name}: submitted (a search: up to 4 trials" in said
+    assert "1/4 trial 0: complete; best protection" in said
+    assert Run(out).status == "stopped"
+    kept = (out / "trials.jsonl").read_text()
+
+    done = call(*fixed, "--again", env=head.environment())
+    assert done.returncode == 0, done.stderr
+    assert f"job {name}-2: submitted" in done.stderr
+    assert "4/4 trial 3: complete" in done.stderr
+    assert "trials: 4 complete" in done.stdout
+    assert f"search: {out}" in done.stdout
+    assert (out / "trials.jsonl").read_text().startswith(kept), "what had ended was not played again"
+    assert Run(out).status == "complete"
+    # Trials were played by processes of this cluster, of both jobs.
+    logs = [path.read_text(errors="replace") for path in head.folder.glob("ray/session_2*/logs/worker-*.out")]
+    assert sum(":actor_name:TrialTrainable" in log for log in logs) == 2
+
+    again = call(*fixed, env=head.environment())
+    assert again.returncode == 0, again.stderr
+    assert f"job {name}-2: has ended before (succeeded)" in again.stderr
+    assert again.stdout == done.stdout
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import tempfile
 from pathlib import Path
 
@@ -13,12 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.collections import places, sources
+from actors.collections import sources
 from actors.collections.collection import RECORD, Collection
 from actors.collections.measure import summarise
-from actors.collections.places import Place
-from actors.collections.readings import LARGEST, opened
+from actors.collections.places import opened, place_of
+from actors.collections.readings import LARGEST
 from actors.collections.sources import open_source
+from tsdf_ray import storage
 from tsdf_ray.collections import is_collection
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.decode import MAX_BYTES
@@ -125,9 +128,9 @@ def test_sources_that_cannot_be_used(tmp_path: Path, made: dict[str, bytes | pa.
 
 
 def test_places() -> None:
-    with pytest.raises(UserError, match="ftp://host/x: not a place"):
-        Place.of("ftp://host/x")
-    place = Place.of("s3://someone:secret@bucket/photos/?region=eu-west-1&scheme=http")
+    with pytest.raises(UserError, match="ftp://host/x: cannot be used"):
+        place_of("ftp://host/x")
+    place = place_of("s3://someone:secret@bucket/photos/?region=eu-west-1&scheme=http")
     assert (place.name, place.path) == ("s3://bucket/photos", "bucket/photos")
     assert "secret" not in place.child("x").name
     assert is_collection("s3://b/x", "out")
@@ -136,18 +139,29 @@ def test_places() -> None:
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = Place.of(str(tmp_path)).child("below/part-000000.parquet")
+    place = place_of(str(tmp_path)).child("below/part-000000.parquet")
     place.write(b"first")
     assert place.read() == b"first"
 
     def fail(path: Path) -> None:
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(places, "_flush", fail)
+    monkeypatch.setattr(storage, "_flush", fail)
     with pytest.raises(UserError, match="No space left"):
         place.write(b"second")
     assert place.read() == b"first"
     assert [path.name for path in (tmp_path / "below").iterdir()] == ["part-000000.parquet"]
+
+
+def test_what_a_killed_process_left_goes_after_a_while(tmp_path: Path) -> None:
+    Collection(str(tmp_path)).claim({"job": "a"})
+    for name in (".part-000001.parquet.ab.part", "._defence.safetensors.ab.part", "part-000001.parquet", ".mine"):
+        (tmp_path / name).write_bytes(b"")
+        os.utime(tmp_path / name, (0, 0))
+    (tmp_path / ".part-000002.parquet.ab.part").write_bytes(b"another writes it now")
+    Collection(str(tmp_path)).claim({"job": "a"})
+    left = {".mine", "_collection.json", "part-000001.parquet", ".part-000002.parquet.ab.part"}
+    assert {path.name for path in tmp_path.iterdir()} == left
 
 
 def test_the_record_of_a_collection(tmp_path: Path) -> None:

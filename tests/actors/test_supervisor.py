@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import ray
 from ray import cloudpickle
+from ray.exceptions import OwnerDiedError
 
 from actors.executor import RayExecutor
 from actors.slots import Group
@@ -219,6 +220,71 @@ def test_a_step_has_a_deadline(tmp_path: Path, ray_cluster: None) -> None:
     assert len(manifest.entries) == 2
     assert any("no answer in time (1 of 3)" in note for note in told.notes)
     assert [event.attempt for event in told.events if event.step == "learn"] == [2, 1]
+
+
+class Reading(null_roles.EvaluatorRole):
+    """Reads what it is given."""
+
+    def read(self, round: int, given: Any) -> int:
+        return len(given)
+
+    def give(self, round: int) -> bytes:
+        return b"0" * (1 << 20)
+
+
+Reading.__name__ = "EvaluatorRole"
+
+
+@ray.remote(num_cpus=0)
+class Owner:
+    """Objects die with the process that put them there."""
+
+    def put(self, value: object) -> list[Any]:
+        return [ray.put(value)]
+
+
+def lost_object(value: object) -> Any:
+    owner: Any = Owner.remote()  # type: ignore[attr-defined]
+    (reference,) = ray.get(owner.put.remote(value))
+    ray.kill(owner)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        try:
+            ray.get(reference, timeout=20)
+        except OwnerDiedError:
+            return reference
+        time.sleep(0.1)
+    raise AssertionError("the owner still lives")
+
+
+def test_arguments_that_are_lost_again_and_again_end_the_match(ray_cluster: None) -> None:
+    told = Told()
+    executor = RayExecutor(told, small_plan(), None)
+    large = b"0" * (1 << 20)  # in the object store, not within the call
+    given, lost = ray.put(large), lost_object(large)
+    role = executor.start(Reading, matches()[0], null_materials(), lambda: None)
+    assert executor.gather(executor.submit(role, "read", 1, given), lambda: None) == len(large)
+    with pytest.raises(MatchFailed, match=r"evaluator\.read of round 1: its arguments were lost \(5 of 5\).*resume"):
+        executor.gather(executor.submit(role, "read", 1, lost), lambda: None)
+    assert [note.partition("(")[2][:6] for note in told.notes] == [f"{n} of 5" for n in range(1, 5)]
+    assert executor.gather(executor.submit(role, "read", 2, given), lambda: None) == len(large), "nobody died of it"
+    executor.stop(role)
+    executor.close()
+
+
+def test_a_result_that_is_lost_is_handed_on_from_here(ray_cluster: None) -> None:
+    """Twice: the copy may be lost, too."""
+    told = Told()
+    executor = RayExecutor(told, small_plan(), None)
+    role = executor.start(Reading, matches()[0], null_materials(), lambda: None)
+    result = executor.submit(role, "give", 1)
+    assert len(executor.gather(result, lambda: None)) == 1 << 20
+    for losses in (1, 2):
+        result.answers[0] = lost_object(b"0" * (1 << 20))
+        assert executor.gather(executor.submit(role, "read", 1, result), lambda: None) == 1 << 20
+        assert len(told.notes) == losses
+    executor.stop(role)
+    executor.close()
 
 
 def test_what_is_not_there_is_waited_for_until_the_deadline(tmp_path: Path, ray_cluster: None) -> None:

@@ -1,4 +1,4 @@
-"""Where the token is looked for, and what is said while a head is not there."""
+"""Where the token is looked for, and what is said while a head is not there or Ray does not start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from ray_head import free_ports
 
+from actors.cluster import connect
 from actors.nodes import wait_for_nodes
 from actors.token import source, use_token
 from tsdf_ray.errors import UserError
@@ -57,3 +58,14 @@ def test_a_head_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(UserError, match=f"after 0.2 s nothing listens at 127.0.0.1:{port}"):
         wait_for_nodes(f"127.0.0.1:{port}", 2, 0.2, said.append)
     assert said == [f"waiting: nothing listens at 127.0.0.1:{port} yet"]
+
+
+def test_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        # As Ray does it.
+        raise Exception("The current node timed out during startup.\nThis could happen.")  # noqa: TRY002
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(UserError, match=r"cannot be started.*timed out during startup.*--executor inprocess"):
+        connect(None)

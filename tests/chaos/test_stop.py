@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from chaos_commands import assert_equal, ended, half_written, play, resume, resume_here, status, steps, wait_until
 
-from tsdf_ray.store.copy import remote_lines
+from tsdf_ray.store.fetch import remote_lines
 from tsdf_ray.store.manifest import Manifest
 from tsdf_ray.store.mirror import Mirror
 

@@ -14,15 +14,9 @@ import pytest
 import torch
 
 from tsdf_ray.defenders.base import Knowledge
-from tsdf_ray.defenders.interruption import (
-    Course,
-    Interruption,
-    InterruptionConfig,
-    Visit,
-    model_weights,
-    sign_step,
-    with_momentum,
-)
+from tsdf_ray.defenders.descent import sign_step, with_momentum
+from tsdf_ray.defenders.interruption import Interruption, InterruptionConfig, Visit
+from tsdf_ray.defenders.learning import Course, model_weights
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.randomness import torch_rng
 from tsdf_ray.testing.linear import LinearFamily

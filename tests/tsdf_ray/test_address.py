@@ -41,6 +41,13 @@ def test_a_dashboard_cannot_be_joined(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster_address(None)
 
 
+@pytest.mark.parametrize("given", ["", " "])
+def test_an_address_that_was_left_empty_starts_nothing_here(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(UserError, match="--address: is empty"):
+        cluster_address(given)
+
+
 def test_where_jobs_go(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="--address: say where"):
         jobs_address(None)

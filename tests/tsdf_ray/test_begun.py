@@ -9,9 +9,10 @@ import pytest
 
 import tsdf_ray
 from tsdf_ray.begun import begun_run
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import TakenOver, UserError
 from tsdf_ray.scenario import Resources, Scenario
-from tsdf_ray.store.rundir import take_lock
+from tsdf_ray.store import lease
+from tsdf_ray.store.rundir import RunDirectory, take_lock
 
 GAME = Scenario.load("smoke", ("rounds=1", "faces.counts={defender: 8, attacker: 16, evaluation: 6}",
                                "attackers.mtcnn.collect={photos: 8, pool: cumulative}",
@@ -61,6 +62,21 @@ def test_other_resources_are_the_same_race(tmp_path: Path) -> None:
     assert (out / "tables" / "metrics.parquet").read_bytes() == before
 
 
+def test_who_was_overtaken_leaves_the_end_to_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, check = tmp_path / "run", RunDirectory.check
+
+    def overtaken(self: RunDirectory) -> None:
+        (out / "lock").write_text(json.dumps(lease.identity() | {"host": "node-3", "pid": 5}))
+        check(self)
+
+    monkeypatch.setattr(RunDirectory, "check", overtaken)
+    with pytest.raises(TakenOver, match=r"another process \(pid 5 on node-3\)"):
+        tsdf_ray.play(GAME, out, executor="inprocess", report=False)
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert not (out / "summary.json").exists()
+    assert json.loads((out / "lock").read_text())["pid"] == 5
+
+
 def test_out_is_needed() -> None:
     with pytest.raises(UserError, match="--resume needs --out"):
         tsdf_ray.play(GAME, go_on=True)
@@ -70,6 +86,22 @@ def test_a_search_is_no_race(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"kind": "search", "digest": GAME.digest}))
     with pytest.raises(UserError, match="is a search"):
         begun_run(GAME, tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"kind": "race", "digest": GAME.digest}))
+    with pytest.raises(UserError, match="is a run; go on with"):
+        begun_run(GAME, tmp_path, "search")
+
+
+def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
+    game = Scenario.load("sweep/separation-small")
+    RunDirectory.create(tmp_path / "run", game, kind="search").close()
+    found = begun_run(game, tmp_path / "run", "search")
+    assert found is not None
+    assert found.info["kind"] == "search"
+    for change in ("search.trials=7", "resources.cpus_per_match=0.5"):
+        with pytest.raises(UserError, match="is a search of another scenario"):
+            begun_run(Scenario.load("sweep/separation-small", (change,)), tmp_path / "run", "search")
+    with pytest.raises(UserError, match="a search goes on with what it began with"):
+        tsdf_ray.resume(tmp_path / "run", changes=("resources.cpus_per_match=0.5",))
 
 
 def test_what_a_kill_left_before_there_was_a_run_is_cleared(tmp_path: Path) -> None:

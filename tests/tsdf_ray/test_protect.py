@@ -321,6 +321,8 @@ def test_other_mistakes(folder: Path, tmp_path: Path, ready: Callable[..., None]
         protect(folder, out, table=tmp_path / "seen.xlsx")
     with pytest.raises(UserError, match="not a run directory"):
         protect(folder, out, run=folder)
+    with pytest.raises(UserError, match="--from s3://bucket/run: a run is read from a folder"):
+        protect(folder, out, run="s3://key:secret@bucket/run")
     with pytest.raises(UserError, match="--from"):
         protect(folder, out, attacker="mtcnn")
     ready(armour(Broken))

@@ -1,46 +1,29 @@
-"""Trials that fail: the reason is kept, the others go on, and a search without any complete trial ends with 1."""
+"""Trials that fail: the reason is kept, the others go on, and a search without any complete trial ends with 1; and a
+search that another process took over."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from photo_folders import write_photos
+from tiny_scenario import tiny_scenario
 from typer.testing import CliRunner
 
 from tsdf_ray.cli import app
-from tsdf_ray.generators import save_family
-from tsdf_ray.judges.judge import save_judge
-from tsdf_ray.judges.network import JudgeNet
+from tsdf_ray.store import lease
+from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.store.trials import TrialsTable
-from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
 
-SIZE = 64
 NOTHING = 0.0005
 """An intensity that 8 bits per channel round away: the photos stay as they are, and PSNR is infinite."""
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    """A search of tiny photos and tiny models: intensity of noise, and the attacker's learning rate."""
-    save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
-    torch.manual_seed(0)
-    save_judge(tmp_path / "judge.safetensors", JudgeNet())
-    folder = write_photos(tmp_path / "photos", tiny_faces(40, size=SIZE))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""\
-name: mine
-rounds: 2
-precision: float32
-generator: {tmp_path / "tiny.safetensors"}
-judge: {tmp_path / "judge.safetensors"}
-faces: {{source: folder, path: {folder}, size: {SIZE}, counts: {{defender: 4, attacker: 8, evaluation: 4}}}}
-defenders: {{c: {{kind: noise}}}}
-attackers: {{b: {{collect: {{photos: 4}}, retrain: {{train: {{steps: 2, batch: 4}}}}}}}}
-evaluation: {{detectors: [retinaface], references: [], decay: [0, 1], resamples: 100, samples: 1}}
+    """A search of intensity of noise, and of the attacker's learning rate."""
+    search = f"""\
 search:
   parameters:
     defenders.c.epsilon: {{kind: choice, values: [{NOTHING}, 0.05]}}
@@ -51,8 +34,7 @@ search:
   trials: 2
   replay: {{seeds: []}}
 """
-    )
-    return path
+    return tiny_scenario(tmp_path, "{c: {kind: noise}}", steps=2, rounds=2, more=search)
 
 
 def tune(scenario: Path, out: Path, points: list[tuple[float, float]]) -> Any:
@@ -94,3 +76,25 @@ def test_the_others_go_on(scenario: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert complete.state == "complete"
     assert complete.last is not None
     assert complete.last.values["psnr"] > 20
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.timeout(240)
+def test_who_was_overtaken_leaves_the_search_to_the_other(
+    scenario: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, check = tmp_path / "out", RunDirectory.check
+
+    def overtaken(self: RunDirectory) -> None:
+        if self.root == out and TrialsTable(out / "trials.jsonl").trials:
+            (out / "lock").write_text(json.dumps(lease.identity() | {"host": "node-3", "pid": 5}))
+        check(self)
+
+    monkeypatch.setattr(RunDirectory, "check", overtaken)
+    result = tune(scenario, out, [(0.05, 0.001), (NOTHING, 0.001)])
+    assert result.exit_code == 2
+    assert "another process (pid 5 on node-3)" in result.output
+    assert json.loads((out / "run.json").read_text())["status"] == "running"
+    assert not (out / "tables").exists()
+    assert json.loads((out / "lock").read_text())["pid"] == 5

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tsdf_ray.collections import Measured
 
 SHOWN = ("measured", "recall", "precision", "score_change", "psnr", "ssim", "edit_success", "protection", "sr_mask")
+SETS = ("frechet_", "kernel_")
+"""Begin the metrics of whole sets; where they are not available, it is said why."""
 
 
 def measure(
@@ -29,7 +31,7 @@ def measure(
     address: AddressOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Measure a protected collection: detectors and the eye, and forgeries where there are labels.
+    """Measure a protected collection: detectors and the eye, and forgeries, one by one and as sets, with labels.
 
     The same command again goes on where it ended.
     """
@@ -61,8 +63,12 @@ def _show(result: Measured) -> None:
     for title in ("metric", "model", "value", "95 % interval", "photos"):
         lines.add_column(title, justify="left" if title in {"metric", "model"} else "right")
     for row in result.summary:
-        if row["metric"] in SHOWN and row["value"] is not None:
+        shown = row["metric"] in SHOWN or row["metric"].startswith(SETS)
+        if shown and row["value"] is not None:
             interval = f"[{row['low']:.3f}, {row['high']:.3f}]"
             lines.add_row(row["metric"], row["model"], f"{row['value']:.3f}", interval, str(row["n"]))
     table_console().print(lines)
+    for row in result.summary:
+        if row["metric"].startswith(SETS) and row["value"] is None:
+            typer.echo(f"{row['metric']}: not available ({row['reason']})")
     typer.echo(f"{result.progress.photos} photos; all metrics: {result.out}/_summary.json")

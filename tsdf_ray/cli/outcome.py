@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tsdf_ray.cli.group import FAILED, leave
 from tsdf_ray.files import is_uri
-from tsdf_ray.jobs import Outcome
+from tsdf_ray.jobs import Outcome, SearchOutcome
 
 if TYPE_CHECKING:
     from tsdf_ray.store.run import Run
@@ -56,28 +56,48 @@ def show_outcome(found: Outcome) -> None:
         raise leave(FAILED, f"{len(found.failed)} match(es) failed:\n{reasons}\n{again}")
 
 
+def of_search(run: Run) -> SearchOutcome:
+    """What is shown of a search that has ended."""
+    page = run.path / "report.html"
+    if not (run.path / "search.json").exists():
+        return SearchOutcome(run.place, None, {}, [], [], None, [])
+    found = run.search
+    kept = ("name", "kind", "searched", "replayed")
+    return SearchOutcome(
+        run.place,
+        str(page) if page.exists() else None,
+        {state: count for state, count in found["trials"].items() if count},
+        [*found["objectives"], *found["constraints"]],
+        [{name: setting[name] for name in kept} for setting in found["settings"]],
+        found["reasons"].get("best"),
+        list(dict.fromkeys(str(reason) for reason in run.trials["reason"].to_pylist() if reason)),
+    )
+
+
 def show_search(run: Run) -> None:
     """Print settings as searched and as replayed, and the report's place. Exits with 1 when no trial is complete."""
-    if not (run.path / "search.json").exists():
+    show_search_outcome(of_search(run))
+
+
+def show_search_outcome(found: SearchOutcome) -> None:
+    """As `show_search`, for a search that may lie elsewhere."""
+    if not found.trials:
         raise leave(FAILED, "no trial was begun: raise search.seconds")
-    found, page = run.search, run.path / "report.html"
-    counts = {state: count for state, count in found["trials"].items() if count}
-    typer.echo("trials: " + (", ".join(f"{count} {state}" for state, count in counts.items()) or "none"))
-    if not counts.get("complete"):
-        reasons = [str(reason) for reason in run.trials["reason"].to_pylist() if reason]
-        said = "\n".join(dict.fromkeys(reasons)) or "none was begun"
-        raise leave(FAILED, f"no trial could be completed:\n{said}\ntheir folders are in {run.path / 'trials'}")
-    names = [*found["objectives"], *found["constraints"]]
+    typer.echo("trials: " + ", ".join(f"{count} {state}" for state, count in found.trials.items()))
+    if not found.trials.get("complete"):
+        said = "\n".join(found.reasons) or "none was begun"
+        raise leave(FAILED, f"no trial could be completed:\n{said}\ntheir folders are in {found.place}/trials")
     table = Table(title=Text("searched -> replayed, 95 % [low, high]"), box=None, padding=(0, 2), title_justify="left")
-    for title in ("setting", *names):
-        table.add_column(title, overflow="fold")
-    for setting in found["settings"]:
-        cells = [f"{_plain(setting['searched'].get(n))} -> {_plain(setting['replayed'].get(n))}" for n in names]
+    for title in ("setting", *found.measured):
+        table.add_column(Text(title), overflow="fold")
+    for setting in found.settings:
+        before, after = setting["searched"], setting["replayed"]
+        cells = [f"{_plain(before.get(name))} -> {_plain(after.get(name))}" for name in found.measured]
         table.add_row(Text(f"{setting['name']} ({setting['kind']})"), *map(Text, cells))
     table_console().print(table)
-    if why := found["reasons"].get("best"):
-        typer.echo(f"no best setting: {why}")
-    typer.echo(f"report: {page}" if page.exists() else f"search: {run.path}")
+    if found.no_best:
+        typer.echo(f"no best setting: {found.no_best}")
+    typer.echo(f"report: {found.page}" if found.page else f"search: {found.place}")
 
 
 def _plain(value: dict[str, Any] | None) -> str:

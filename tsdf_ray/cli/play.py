@@ -11,6 +11,10 @@ AddressOption = Annotated[
     str | None, typer.Option("--address", help="A running Ray cluster; default: RAY_ADDRESS, else a local one.")
 ]
 
+LogSummaryOption = Annotated[
+    bool, typer.Option("--log-summary", help="At the end, also print the result as one line for `submit`.")
+]
+
 
 def play(
     scenario: Annotated[str, typer.Argument(help="A packaged scenario (`tsdf-ray scenarios list`) or a YAML file.")],
@@ -28,9 +32,7 @@ def play(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on when --out is a run of this scenario already.")
     ] = False,
-    log_summary: Annotated[
-        bool, typer.Option("--log-summary", help="At the end, also print the result as one line for `submit`.")
-    ] = False,
+    log_summary: LogSummaryOption = False,
 ) -> None:
     """Play a scenario, every defender against every attacker."""
     from tsdf_ray import api

@@ -36,7 +36,14 @@ def resume(
 
         searching = make_search_progress()
         with stoppable(searching.ask):
-            found = api.resume(run, address=address, progress=searching, report=report, loggers=tuple(log or ()))
+            found = api.resume(
+                run,
+                changes=tuple(changes or ()),
+                address=address,
+                progress=searching,
+                report=report,
+                loggers=tuple(log or ()),
+            )
         outcome.show_search(found)
         return
     from tsdf_ray.cli.progress import make_progress

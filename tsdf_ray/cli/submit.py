@@ -46,7 +46,7 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end and show the result.")] = True,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
 ) -> None:
-    """Play a scenario as a job of a Ray cluster.
+    """Play a scenario as a job of a Ray cluster; one with a section `search` is searched, as by `tune`.
 
     The same call twice is one job: the second waits for it, or shows how it ended.
     """
@@ -56,14 +56,16 @@ def submit(
     from tsdf_ray.scenario import Scenario
 
     where = jobs_address(address)
-    order = make_order(Scenario.load(scenario, tuple(changes or ())), out, submission_id, report=report)
+    game = Scenario.load(scenario, tuple(changes or ()))
+    order = make_order(game, out, submission_id, report=report)
     jobs = jobs_at(where)
     job, next_id = latest(jobs, order.id)
     if job is None or (again and job.state in {"failed", "stopped"}):
         order = Order(next_id, order.entrypoint, order.scenario, order.metadata)
         jobs.submit(order)
         job = jobs.find(order.id)
-        typer.echo(f"job {order.id}: submitted", err=True)
+        what = f" (a search: up to {game.search.trials} trials; --set search=null plays alone)" if game.search else ""
+        typer.echo(f"job {order.id}: submitted{what}", err=True)
     else:
         typer.echo(f"job {job.id}: {'has ended before' if job.ended else 'is there already'} ({job.state})", err=True)
     if job is None:
@@ -106,14 +108,17 @@ def _wait(
 
 
 def _show(jobs: Jobs, job: Job) -> None:
-    """The result, as `play` shows it, and the job's exit code."""
-    from tsdf_ray.cli.outcome import show_outcome
-    from tsdf_ray.jobs import outcome_in, plain_lines
+    """The result, as `play` or `tune` shows it, and the job's exit code."""
+    from tsdf_ray.cli.outcome import show_outcome, show_search_outcome
+    from tsdf_ray.jobs import Outcome, outcome_in, plain_lines
 
     log = jobs.log(job.id)
     found = outcome_in(log)
     if found is not None and job.state != "stopped":
-        show_outcome(found)
+        if isinstance(found, Outcome):
+            show_outcome(found)
+        else:
+            show_search_outcome(found)
         if not job.code:
             return
     tail = "\n".join(f"  {line}" for line in list(plain_lines(log or job.message))[-TAIL:])

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli.play import AddressOption
+from tsdf_ray.cli.play import AddressOption, LogSummaryOption
 
 LogOption = Annotated[
     list[str] | None,
@@ -26,6 +26,10 @@ def tune(
     address: AddressOption = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html and figures.")] = True,
     log: LogOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on when --out is a search of this scenario already.")
+    ] = False,
+    log_summary: LogSummaryOption = False,
 ) -> None:
     """Search a scenario's settings for the best trade, and play the best again on unseen people."""
     from tsdf_ray import api
@@ -43,5 +47,8 @@ def tune(
             progress=progress,
             report=report,
             loggers=tuple(log or ()),
+            go_on=resume,
         )
+    if log_summary:
+        typer.echo(outcome.of_search(run).line())
     outcome.show_search(run)

@@ -15,7 +15,8 @@ from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.descent import Adam
 from tsdf_ray.defenders.eot import GradientConfig
-from tsdf_ray.defenders.interruption import Interruption, edits_in_turn, output_alone
+from tsdf_ray.defenders.interruption import Interruption, output_alone
+from tsdf_ray.defenders.learning import edits_in_turn
 from tsdf_ray.faces.faceset import FaceSet
 from tsdf_ray.randomness import torch_rng
 

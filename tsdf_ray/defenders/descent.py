@@ -8,7 +8,16 @@ from typing import Protocol
 
 import torch
 
-from tsdf_ray.defenders.interruption import with_momentum
+
+def sign_step(w: torch.Tensor, gradient: torch.Tensor, step: float, epsilon: float) -> torch.Tensor:
+    """One descent step: w - step * sign(gradient), clipped to +-epsilon."""
+    return (w - step * gradient.sign()).clamp(-epsilon, epsilon)
+
+
+def with_momentum(gradient: torch.Tensor, previous: torch.Tensor | float, decay: float) -> torch.Tensor:
+    """gradient / mean|gradient| + decay * previous; the mean is taken per row of w."""
+    scale = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return gradient / scale.clamp_min(torch.finfo(gradient.dtype).tiny) + decay * previous
 
 
 class Rule(Protocol):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from tsdf_ray.crew import pieces
 from tsdf_ray.defenders.base import Knowledge
@@ -87,6 +88,7 @@ class Forgeries:
         self._shown: tuple[tuple[int, ...], torch.Tensor] = ((), torch.zeros(0))
         names = {family.attributes for family in self.families.values()}
         self._labels = {attributes: photos.select(attributes).labels() for attributes in names}
+        self._costs = self._counted() if self.crew.size > 1 and len(self.families) > 1 and len(photos) else {}
         self._clean: dict[tuple[str, int, bytes], Clean] = {}
         self._bytes = 0
 
@@ -94,10 +96,25 @@ class Forgeries:
         """All parts of a batch of so many photos, generators outermost: the items of a sum."""
         return [Part(name, rows) for name in self.families for rows in pieces(batch, self.at_once)]
 
+    def _counted(self) -> dict[str, float]:
+        """What a forgery costs, by generator: operations, which every worker counts alike, unlike seconds."""
+        costs = {}
+        for name, family in self.families.items():
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                family.edit_and_features(
+                    self.x_BCHW[:1].to(self.device), self._labels[family.attributes][:1].to(self.device)
+                )
+            costs[name] = float(max(1, counter.get_total_flops()))
+        return costs
+
+    def costs(self, parts: Sequence[Part]) -> list[float] | None:
+        """Of the parts, relative to each other; None: they are shared by number."""
+        return [self._costs[part.generator] * len(part.rows) for part in parts] if self._costs else None
+
     def needed(self, batch: int) -> dict[str, range]:
         """By generator, the rows whose clean side this worker needs: those of its own parts."""
         everything, rows = self.parts(batch), dict[str, range]()
-        for part in (everything[n] for n in self.crew.mine(len(everything))):
+        for part in (everything[n] for n in self.crew.mine(len(everything), self.costs(everything))):
             rows[part.generator] = range(rows.get(part.generator, part.rows).start, part.rows.stop)
         return rows
 

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
-from tsdf_ray.defenders.interruption import InterruptionConfig, learn_per_image, learn_universal
+from tsdf_ray.defenders.interruption import InterruptionConfig
+from tsdf_ray.defenders.learning import learn_per_image, learn_universal
 from tsdf_ray.faces.faceset import FaceSet
 
 

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
 from tsdf_ray.defenders.eot import GradientConfig
-from tsdf_ray.defenders.interruption import learn_per_image, output_alone
+from tsdf_ray.defenders.interruption import output_alone
+from tsdf_ray.defenders.learning import learn_per_image
 from tsdf_ray.faces.faceset import FaceSet
 
 

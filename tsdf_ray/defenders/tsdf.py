@@ -12,7 +12,8 @@ from pydantic_core import PydanticCustomError
 
 from tsdf_ray.crew import pieces, span
 from tsdf_ray.defenders.base import DefenceState, Defender, DefenderConfig, Knowledge
-from tsdf_ray.defenders.interruption import Between, InterruptionConfig, learn_universal
+from tsdf_ray.defenders.interruption import InterruptionConfig
+from tsdf_ray.defenders.learning import Between, learn_universal
 from tsdf_ray.defenders.poisoning import PoisonConfig, Poisoner
 from tsdf_ray.defenders.separation import ShareConfig, reserve_random, reserve_weakest, separation_mask
 from tsdf_ray.errors import MatchFailed

@@ -21,11 +21,17 @@ class Networks(TypedDict):
 def networks(evaluation: Evaluation) -> Networks:
     """Load them. Raises UserError naming the key: no such file, not such a network."""
     given = evaluation
-    features = identity = lpips = None
-    if given.feature_network is not None:
-        features = load_embedding(str(located(given.feature_network)), given.feature_side, "evaluation.feature_network")
+    identity = lpips = None
     if given.identity is not None:
         identity = load_embedding(str(located(given.identity)), given.identity_side, "evaluation.identity")
     if given.lpips is not None:
         lpips = load_lpips(str(located(given.lpips)), "evaluation.lpips")
-    return {"features": features, "identity": identity, "lpips": lpips}
+    return {"features": feature_network(given), "identity": identity, "lpips": lpips}
+
+
+def feature_network(evaluation: Evaluation) -> Embedding | None:
+    """The one of them that compares sets of forgeries; None: the judge does. Raises as `networks`."""
+    if evaluation.feature_network is None:
+        return None
+    file = str(located(evaluation.feature_network))
+    return load_embedding(file, evaluation.feature_side, "evaluation.feature_network")

@@ -1,21 +1,23 @@
 """How long a plan takes: counted passes (`passes.py`) over rates, divided among the workers of each role.
 
-Amdahl by items: a step falls into items (`sharing.py`), n workers take them in rounds of n, so m items are done
-m / ceil(m / n) times as fast. What is not divided: an attacker's study and preparation. Steps are added up as if none
-overlapped (an evaluator does overlap with the attacker), and exchanges between workers are left out.
+Amdahl by items: a step falls into items (`sharing.py`), the dearest worker's share of them is what it takes; m equal
+items are done m / ceil(m / n) times as fast by n workers. What is not divided: an attacker's study and preparation.
+Steps are added up as if none overlapped (an evaluator does overlap with the attacker), and exchanges between workers
+are left out.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tsdf_ray.crew import shares
 from tsdf_ray.game.estimate import CORE_RATE, GPU_RATE, MATCH_START, START, Match, units
 from tsdf_ray.game.layout import Worker
 from tsdf_ray.game.passes import match_lines
 from tsdf_ray.game.plan import Plan
 from tsdf_ray.game.sharing import items
+from tsdf_ray.game.units import GENERATORS
 from tsdf_ray.scenario import Scenario
 
 ROLE_OF = {
@@ -68,9 +70,9 @@ def stated_rates(scenario: Scenario, plan: Plan) -> Rates:
     return Rates(CORE_RATE * min(float(scenario.threads), scenario.resources.cpus_per_match), {})
 
 
-def speedup(count: int, things: int) -> float:
-    """Of `count` workers over so many equal items: 4 items by 3 workers take two rounds, so 2."""
-    return things / math.ceil(things / max(1, count))
+def speedup(count: int, costs: Sequence[float]) -> float:
+    """Of `count` workers over items of these costs: 4 equal ones by 3 workers take two rounds, so 2."""
+    return sum(costs) / max(sum(costs[n] for n in own) for own in shares(costs, count))
 
 
 def step_seconds(match: Match, plan: Plan, rates: Rates) -> dict[str, float]:
@@ -78,19 +80,29 @@ def step_seconds(match: Match, plan: Plan, rates: Rates) -> dict[str, float]:
     scenario, defender, attacker = match
     alone = only(scenario, defender, attacker)
     seconds: dict[str, float] = {}
-    for line in match_lines(scenario, defender, attacker):
-        role = ROLE_OF[line.step]
-        work = line.gflop / rates.of(line.step) / divided(alone, line.step, plan.roles[role])
+    lines, models = match_lines(scenario, defender, attacker), dict[str, float]()
+    for line in lines:
+        if line.step == "learn" and line.model in GENERATORS:
+            models[line.model] = models.get(line.model, 0.0) + line.gflop
+    for line in lines:
+        known = list(models.values()) if line.step == "learn" else []
+        work = line.gflop / rates.of(line.step) / divided(alone, line.step, plan.roles[ROLE_OF[line.step]], known)
         seconds[line.step] = seconds.get(line.step, 0.0) + work
     return seconds
 
 
-def divided(alone: Scenario, step: str, workers: tuple[Worker, ...]) -> float:
-    """How many times as fast as one worker the workers make a step of the one match of `alone`."""
+def divided(alone: Scenario, step: str, workers: tuple[Worker, ...], models: Sequence[float] = ()) -> float:
+    """How many times as fast as one worker the workers make a step of the one match of `alone`.
+
+    models: what each generator of an ensemble costs in it, where they differ.
+    """
     if step in UNDIVIDED or len(workers) == 1:
         return 1.0
-    count = len(workers)
-    faster = float(count) if step == "publish" else speedup(count, items(alone, ROLE_OF[step]))
+    count, things = len(workers), items(alone, ROLE_OF[step])
+    costs = [1.0] * things
+    if len(models) > 1 and things % len(models) == 0:
+        costs = [cost for cost in models for _ in range(things // len(models))]
+    faster = float(count) if step == "publish" else speedup(count, costs)
     if not workers[0].gpus:
         # On CPUs workers cannot be faster than the cores that the match has.
         faster = min(faster, max(1.0, alone.resources.cpus_per_match / alone.threads))

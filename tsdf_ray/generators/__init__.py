@@ -13,7 +13,8 @@ from tsdf_ray.generators.official import load_official
 from tsdf_ray.generators.pretrain import PretrainConfig, Progress, pretrain
 from tsdf_ray.generators.stargan import StarGAN, StarGANConfig
 from tsdf_ray.generators.train_config import TrainConfig
-from tsdf_ray.generators.training import Trainer, TrainResult, train
+from tsdf_ray.generators.trainer import Trainer
+from tsdf_ray.generators.training import TrainResult, train
 from tsdf_ray.generators.weights import GENERATORS, load_family, save_family
 
 __all__ = [

@@ -27,7 +27,7 @@ from tsdf_ray.generators.base import Family, Tensors, check_tensors
 from tsdf_ray.generators.classifier import train_classifier
 from tsdf_ray.generators.fresh import fresh_family
 from tsdf_ray.generators.train_config import TrainConfig
-from tsdf_ray.generators.training import Trainer
+from tsdf_ray.generators.trainer import Trainer
 from tsdf_ray.generators.weights import GENERATORS, load_family, save_family
 from tsdf_ray.registry import look_up
 from tsdf_ray.store.atomic import whole_file, write_tensors

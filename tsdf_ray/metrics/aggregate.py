@@ -55,7 +55,6 @@ REASONS = {
     "steps": "the attacker did not retrain in this round",
     "photos_seen": "the attacker did not retrain in this round",
 }
-"""Why a metric of zero total weight is not available."""
 _SETS = {
     "frechet_": "too few forgeries: a Fréchet distance needs two per feature of the network, and 200",
     "kernel_": "too few forgeries: a kernel distance needs 200",
@@ -130,7 +129,7 @@ def _table(groups: Groups, seed: int | None) -> pa.Table:
     low_G, high_G = interval(groups.replicates_GR)
     known_G = np.isfinite(groups.value_G)
     reasons = [
-        None if known else _reason(str(metric)) for metric, known in zip(groups.keys["metric"], known_G, strict=True)
+        None if known else reason_for(str(metric)) for metric, known in zip(groups.keys["metric"], known_G, strict=True)
     ]
     columns = {name: groups.keys[name].tolist() for name in KEYS} | {
         "seed": [seed] * len(groups.keys),
@@ -144,7 +143,8 @@ def _table(groups: Groups, seed: int | None) -> pa.Table:
     return pa.table({name: pa.array(columns[name], METRICS.field(name).type) for name in METRICS.names}, METRICS)
 
 
-def _reason(metric: str) -> str:
+def reason_for(metric: str) -> str:
+    """Why a metric of zero total weight is not available."""
     for prefix, why in _SETS.items():
         if metric.startswith(prefix):
             return why

@@ -31,6 +31,7 @@ from tsdf_ray.metrics.interruption import interruption_measures, l2_mask, protec
 from tsdf_ray.metrics.published import PublishedEvaluator
 from tsdf_ray.metrics.rows import Array, Stage, make_rows, restage
 from tsdf_ray.metrics.seen import SETS, Sight, Vectors, identity_measures
+from tsdf_ray.metrics.sets import SetPairs, set_measures
 from tsdf_ray.metrics.visibility import psnr, similarity_measures, ssim
 
 DECAY_METRICS = (
@@ -96,6 +97,21 @@ class Evaluator(PublishedEvaluator):
         Both sets as the generator gets them: of an attacker that purifies, P(y) as `published` and P(x) as `clean`
         (default: x itself), see above. Pass the clean ones twice for the unprotected reference.
         """
+        rows, pairs = self.compared(stage, generator, published, clean, sets=stage.phase in SETS)
+        if pairs is None:
+            return rows
+        sets = set_measures(self.sets_name, pairs, len(self._photos))
+        return pa.concat_tables([rows, make_rows(stage, self._photos.ids, sets, model=stage.model or generator.name)])
+
+    @property
+    def sets_name(self) -> str:
+        """Of the network that compares sets, as it stands in `frechet_NAME`."""
+        return self._sight.sets_name
+
+    def compared(
+        self, stage: Stage, generator: Family, published: FaceSet, clean: FaceSet | None = None, *, sets: bool
+    ) -> tuple[pa.Table, SetPairs | None]:
+        """The rows of `forgery_rows` but for the distances of sets, and with `sets` what those are computed from."""
         clean = clean or self._photos
         for photos in (published, clean):
             assert photos.ids == self._photos.ids, "photos must be the evaluation photos, in order"
@@ -104,7 +120,7 @@ class Evaluator(PublishedEvaluator):
         clean_images = clean.images()
         images = clean_images if unprotected else published.images()
         pictures = stage.phase not in {"later", "decay"}
-        kinds, key = self._sight.kinds(stage.phase, pictures), (generator_digest(generator), clean.digest)
+        kinds, key = self._sight.kinds(sets=sets, pictures=pictures), (generator_digest(generator), clean.digest)
 
         def twins(kind: str) -> Vectors:
             return self._sight.see_clean(
@@ -141,12 +157,9 @@ class Evaluator(PublishedEvaluator):
                 "identity", ("", clean.digest), lambda: self._seen("identity", len(clean), lambda c: clean_images[c])
             )
             measures |= identity_measures(forged["identity"], person_BD[self._edits.photo_P.numpy()], twins("identity"))
-        sets = {}
-        if stage.phase in SETS:
-            sets = self._sight.set_measures(forged, twins, self._edits.photo_P, len(clean))
         hair = hair_edits(self._pair_edits)
         model = stage.model or generator.name
-        return pa.concat_tables(
+        rows = pa.concat_tables(
             [
                 make_rows(stage, self._pair_photos, measures, self._pair_edits, model=model),
                 make_rows(
@@ -156,9 +169,9 @@ class Evaluator(PublishedEvaluator):
                     [self._pair_edits[p] for p in hair],
                     model=model,
                 ),
-                make_rows(stage, clean.ids, sets, model=model),
             ]
         )
+        return rows, self._sight.pairs(forged, twins, self._edits.photo_P) if sets else None
 
     def clean_rows(self, stage: Stage, generator: Family, clean: FaceSet | None = None) -> pa.Table:
         """The unprotected forgery: the rows of `forgery_rows` on the clean photos, and identity_error per photo."""

@@ -10,8 +10,7 @@ import torch
 
 from tsdf_ray.metrics.forgery import Embedder, Judge, similarity
 from tsdf_ray.metrics.published import remember
-from tsdf_ray.metrics.rows import Array
-from tsdf_ray.metrics.sets import set_measures
+from tsdf_ray.metrics.sets import SetPairs
 
 Vectors = npt.NDArray[np.float32]
 """What a network sees: one row per forgery or photo, [P, D]."""
@@ -29,12 +28,14 @@ class Sight:
         for kind, given in (("features", features), ("identity", identity)):
             if given is not None:
                 self._see[kind] = given.embed
-        self._sets_by, self._sets_name = ("judge", "judge") if features is None else ("features", features.name)
+        self._sets_by = "judge" if features is None else "features"
+        self.sets_name = "judge" if features is None else features.name
+        """Of the network that compares sets."""
         self._clean: dict[tuple[str, str, str], Vectors] = {}
 
-    def kinds(self, phase: str, pictures: bool) -> list[str]:
-        """What a phase needs of its forgeries; `pictures`: does it look at more than the edit?"""
-        wanted = {"judge": True, "features": phase in SETS, "identity": pictures}
+    def kinds(self, *, sets: bool, pictures: bool) -> list[str]:
+        """What is needed of forgeries; `sets`: are sets of them compared, `pictures`: more than the edit?"""
+        wanted = {"judge": True, "features": sets, "identity": pictures}
         return [kind for kind in self._see if wanted[kind]]
 
     def see(self, kind: str, x_BCHW: torch.Tensor) -> torch.Tensor:
@@ -48,12 +49,9 @@ class Sight:
         """
         return remember(self._clean, (kind, *key), _KEPT, look)
 
-    def set_measures(
-        self, forged: Mapping[str, Vectors], twins: Callable[[str], Vectors], photo_P: torch.Tensor, photos: int
-    ) -> dict[str, tuple[Array, Array]]:
-        """frechet_NAME and kernel_NAME per photo: `forged` vectors by kind against those of the clean `twins`."""
-        clean_PD = twins(self._sets_by)
-        return set_measures(self._sets_name, forged[self._sets_by], clean_PD, photo_P.cpu().numpy(), photos)
+    def pairs(self, forged: Mapping[str, Vectors], twins: Callable[[str], Vectors], photo_P: torch.Tensor) -> SetPairs:
+        """What is compared of sets: `forged` vectors by kind, those of the clean `twins`."""
+        return SetPairs(forged[self._sets_by], twins(self._sets_by), photo_P.cpu().numpy())
 
 
 def identity_measures(forged_PD: Vectors, person_PD: Vectors, twin_PD: Vectors) -> dict[str, np.ndarray]:

@@ -6,10 +6,13 @@ sets are the forgeries of the published and of the clean photos, paired by photo
 
 A set has one number, the rows have one per photo. So they hold jackknife pseudo-values (Tukey 1958): their mean is the
 number itself, and the bootstrap over photos that every other metric gets gives this one its jackknife interval. Small
-sets have no distance worth a number: see LEAST and `frechet_least`.
+sets have no distance worth a number: see LEAST and `frechet_least`. Sets that do not fit into memory: set_parts.py.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,25 +28,32 @@ _BLOCK = 512
 """Rows of a kernel matrix at a time."""
 
 
+class SetPairs(NamedTuple):
+    """Two sets of forgeries by what a network sees in them. Row p of both is one pair, of photo photo_P[p]."""
+
+    forged_PD: npt.NDArray[np.floating]
+    clean_PD: npt.NDArray[np.floating]
+    photo_P: Index
+
+
 def frechet_least(width: int) -> int:
     """Forgeries needed for a Fréchet distance: two per feature, or the covariances say more of the sample size."""
     return max(LEAST, 2 * width)
 
 
-def set_measures(
-    name: str, forged_PD: npt.NDArray[np.floating], clean_PD: npt.NDArray[np.floating], photo_P: Index, photos: int
-) -> dict[str, tuple[Array, Array]]:
-    """Metrics frechet_NAME and kernel_NAME as pseudo-values of each of `photos`; weight 0 where sets are too small.
+def enough(kind: str, forgeries: int, photos: int, width: int) -> bool:
+    """Are these enough for a distance? `kind`: frechet or kernel; `forgeries` in each set."""
+    return forgeries >= (frechet_least(width) if kind == "frechet" else LEAST) and photos > 1
 
-    Row p of both sets is one pair of forgeries, of photo photo_P[p].
-    """
-    x, y = np.asarray(forged_PD, np.float64), np.asarray(clean_PD, np.float64)
-    least = {"frechet": frechet_least(x.shape[1]), "kernel": LEAST}
+
+def set_measures(name: str, pairs: SetPairs, photos: int) -> dict[str, tuple[Array, Array]]:
+    """Metrics frechet_NAME and kernel_NAME as pseudo-values of each of `photos`; weight 0 where sets are too small."""
+    x, y = np.asarray(pairs.forged_PD, np.float64), np.asarray(pairs.clean_PD, np.float64)
     measures: dict[str, tuple[Array, Array]] = {}
     for kind, distance in (("frechet", frechet), ("kernel", kernel)):
-        value_B, known = np.zeros(photos), len(x) >= least[kind] and photos > 1
+        value_B, known = np.zeros(photos), enough(kind, len(x), photos, x.shape[1])
         if known:
-            value_B = distance(x, y, photo_P, photos)[1]
+            value_B = distance(x, y, pairs.photo_P, photos)[1]
         measures[f"{kind}_{name}"] = value_B, np.full(photos, float(known))
     return measures
 
@@ -81,20 +91,68 @@ def frechet(x_PD: Floats, y_PD: Floats, photo_P: Index, photos: int) -> tuple[fl
     (the infinitesimal jackknife, Jaeckel 1972). Means and covariances are those of normal distributions fitted to
     the sets.
     """
-    n = len(x_PD)
-    x, y = x_PD - x_PD.mean(0), y_PD - y_PD.mean(0)
-    c1, c2 = x.T @ x / (n - 1), y.T @ y / (n - 1)
-    apart = x_PD.mean(0) - y_PD.mean(0)
-    root2, _ = _roots(c2)
-    inner, inverse = _roots(root2 @ c1 @ root2)
-    value = float(apart @ apart + np.trace(c1) + np.trace(c2) - 2 * np.trace(inner))
-    to_y = root2 @ inverse @ root2  # the optimal transport from the first distribution to the second
-    root1, _ = _roots(c1)
-    to_x = root1 @ _roots(root1 @ c2 @ root1)[1] @ root1
-    slope_P = 2 * (x - y) @ apart + (x * (x - x @ to_y)).sum(1) + (y * (y - y @ to_x)).sum(1)
+    between = Frechet(Moments.of(x_PD), Moments.of(y_PD))
+    slope_P = between.slopes(x_PD, y_PD)
     slope_P -= slope_P.mean()
-    slope_B = np.bincount(photo_P, slope_P, photos) / n
-    return max(value, 0.0), max(value, 0.0) + photos * slope_B
+    slope_B = np.bincount(photo_P, slope_P, photos) / len(x_PD)
+    return between.value, between.value + photos * slope_B
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of a set of vectors what a Fréchet distance needs; those of parts of a set add up to its own."""
+
+    count: int
+    mean_D: Floats
+    scatter_DD: Floats
+    """Sum of the outer products of the vectors' deviations from their mean: sums about zero would lose digits."""
+
+    @staticmethod
+    def of(x_PD: Floats) -> Moments:
+        """Of at least one vector."""
+        mean_D = x_PD.mean(0)
+        x = x_PD - mean_D
+        return Moments(len(x), mean_D, x.T @ x)
+
+    def plus(self, other: Moments) -> Moments:
+        """Of both sets together (Chan, Golub and LeVeque 1979)."""
+        count, apart_D = self.count + other.count, other.mean_D - self.mean_D
+        between_DD = np.outer(apart_D, apart_D) * (self.count * other.count / count)
+        mean_D = self.mean_D + apart_D * (other.count / count)
+        return Moments(count, mean_D, self.scatter_DD + other.scatter_DD + between_DD)
+
+    def covariance(self) -> Floats:
+        """Without bias, [D, D]."""
+        covariance_DD: Floats = self.scatter_DD / (self.count - 1)
+        return covariance_DD
+
+
+class Frechet:
+    """The Fréchet distance of two paired sets by their moments, and its derivative by the weight of each pair."""
+
+    def __init__(self, x: Moments, y: Moments) -> None:
+        c1, c2 = x.covariance(), y.covariance()
+        self._x, self._y, self._apart_D = x, y, x.mean_D - y.mean_D
+        root2, _ = _roots(c2)
+        inner, inverse = _roots(root2 @ c1 @ root2)
+        traces = np.trace(c1) + np.trace(c2) - 2 * np.trace(inner)
+        self.value = max(float(self._apart_D @ self._apart_D + traces), 0.0)
+        self._to_y = root2 @ inverse @ root2  # the optimal transport from the first distribution to the second
+        root1, _ = _roots(c1)
+        self._to_x = root1 @ _roots(root1 @ c2 @ root1)[1] @ root1
+
+    def slopes(self, x_PD: Floats, y_PD: Floats) -> Floats:
+        """Of some pairs, [P]; what all pairs have in common (`mean_slope`) is still in them."""
+        x, y = x_PD - self._x.mean_D, y_PD - self._y.mean_D
+        slope_P: Floats = (
+            2 * (x - y) @ self._apart_D + (x * (x - x @ self._to_y)).sum(1) + (y * (y - y @ self._to_x)).sum(1)
+        )
+        return slope_P
+
+    def mean_slope(self) -> float:
+        """The mean of the slopes of all pairs."""
+        scatters = (self._x.scatter_DD, self._to_y), (self._y.scatter_DD, self._to_x)
+        return float(sum(np.trace(scatter) - (scatter * to).sum() for scatter, to in scatters)) / self._x.count
 
 
 def _roots(matrix: Floats) -> tuple[Floats, Floats]:

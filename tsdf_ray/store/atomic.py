@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,11 +54,11 @@ def _number(error: Exception) -> int:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder; on success it replaces `path`, on error it is removed.
+    """A temporary path, nobody else's, in the same folder; on success it replaces `path`, on error it is removed.
 
     Raises NotStored when there is no room.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     with room_for(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

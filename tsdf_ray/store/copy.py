@@ -17,16 +17,19 @@ from tsdf_ray.digest import file_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
+from tsdf_ray.storage import under_way
 from tsdf_ray.store.atomic import write_text
+from tsdf_ray.store.fetch import AT_ONCE, HEAD, fetch, line_name, remote_lines, same_run
 from tsdf_ray.store.lease import Lease
 from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_checkpoint
 from tsdf_ray.store.mirror import Mirror
 
 SETTLED = 256
 """Lines after which the manifest of the copy is written anew, as are the events."""
-AT_ONCE = 8
-"""Files fetched side by side."""
-HEAD = ("run.json", "scenario.yaml", "events.jsonl")
+FEW = 3
+"""Tries of writing the lease: one that takes longer than a lease lasts may write over the next holder's."""
+BEGUN = {"lock", "scenario.yaml"}
+"""What a copy holds before run.json makes it one."""
 RESULTS = ("tables", "figures")
 """Folders of what is made at the end."""
 
@@ -42,7 +45,7 @@ class Copy:
         self._guard = threading.Lock()
         self._lines: list[str] = []
         self._settled = 0
-        self._lease = Lease(str(mirror), self._read_lease, lambda text: mirror.write("lock", text.encode()))
+        self._lease = Lease(str(mirror), self._read_lease, lambda text: mirror.write("lock", text.encode(), FEW))
 
     def _read_lease(self) -> str | None:
         data = self.mirror.read("lock")
@@ -50,12 +53,13 @@ class Copy:
 
     def check_new(self) -> None:
         """Raises UserError unless a new run can be made there."""
-        names = self.mirror.names()
+        names = [name for name in self.mirror.names() if not under_way(name)]
         if "run.json" in names:
             raise UserError(
                 f"{self.mirror}: is a run already; go on with `tsdf-ray resume {self.mirror}`, or choose another --out"
             )
-        if set(names) - {"lock"}:
+        # A run that was killed before it was one leaves its lock, and its scenario perhaps.
+        if set(names) - (BEGUN if "lock" in names else set()):
             raise UserError(f"{self.mirror}: is not empty; choose another --out")
 
     def hold(self) -> None:
@@ -84,13 +88,15 @@ class Copy:
         Raises UserError when there is no run.
         """
         told = self.told()
+        self.mirror.sweep()
         there = remote_lines(self.mirror)
         here = local_lines(self.root)
         if self._diverged(told, set(here), set(there)):
             self.set_aside()
             here = []
-        ahead = [line for line in here if line not in set(there)]
-        if set(there) - set(here) or not (self.root / "run.json").exists():
+        known = set(there)
+        ahead = [line for line in here if line not in known]
+        if known - set(here) or not (self.root / "run.json").exists():
             fetch(self.mirror, self.root, HEAD)
             write_text(self.root / "manifest.jsonl", "".join(there))
         with self._guard:
@@ -105,10 +111,7 @@ class Copy:
         """Does the local folder tell another story than the copy?"""
         if not (self.root / "run.json").exists():
             return self.root.exists()
-        try:
-            same = _run_id((self.root / "run.json").read_bytes()) == _run_id(told)
-        except ValueError:
-            return True
+        same = same_run((self.root / "run.json").read_bytes(), told)
         return not same or bool(here - there and there - here)
 
     def set_aside(self) -> None:
@@ -149,7 +152,8 @@ class Copy:
         with self._guard:
             self.check()
             self.put(entry.files)
-            self.mirror.write(_line_name(len(self._lines)), entry.line().encode())
+            self.check()  # that may have taken long
+            self.mirror.write(line_name(len(self._lines)), entry.line().encode())
             self._lines.append(entry.line())
             if len(self._lines) - self._settled >= SETTLED:
                 self._settle()
@@ -166,8 +170,9 @@ class Copy:
         self._settled = len(self._lines)
 
     def finish(self) -> None:
-        """The results, and what is still missing there; run.json last, which says that they are whole."""
+        """The results, and what is missing there; run.json last: it says that they are whole. Raises as `put_round`."""
         with self._guard:
+            self.check()
             self._settle()
             self.put(["summary.json", "report.html"])
             for folder in RESULTS:
@@ -190,43 +195,9 @@ def needed(scenario: Scenario, manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield from ((name, digests[name]) for name in names)
 
 
-def remote_lines(mirror: Mirror) -> list[str]:
-    """The lines of a copy's manifest, in order."""
-    lines = (mirror.read("manifest.jsonl") or b"").decode().splitlines(keepends=True)
-    for name in mirror.names("lines"):
-        if name == _line_name(len(lines)):
-            lines.append((mirror.read(name) or b"").decode())
-    return lines
-
-
 def local_lines(root: Path) -> list[str]:
     """The whole lines of a folder's manifest."""
     path = root / "manifest.jsonl"
     if not path.exists():
         return []
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
-
-
-def fetch(mirror: Mirror, root: Path, names: Iterable[str]) -> list[str]:
-    """Copy files into a folder; those that were there. Raises NotStored when the storage does not answer."""
-    return [name for name in names if mirror.get(name, root / name)]
-
-
-def fetch_results(mirror: Mirror, root: Path) -> None:
-    """The manifest of a copy and the samples of every match's last round: with the tables, what a report is made of."""
-    write_text(root / "manifest.jsonl", "".join(remote_lines(mirror)))
-    manifest = Manifest(root / "manifest.jsonl")
-    finished = (manifest.of(match) for match in dict.fromkeys(entry.match for entry in manifest.entries))
-    last = [entries[-1] for entries in finished if entries]
-    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="fetch") as threads:
-        list(threads.map(lambda entry: fetch(mirror, root, [entry.file("samples")]), last))
-
-
-def _line_name(number: int) -> str:
-    return f"lines/{number:08d}.jsonl"
-
-
-def _run_id(told: bytes) -> object:
-    """What tells a run from another one at the same place."""
-    content = json.loads(told)
-    return content.get("digest"), content.get("started")

@@ -21,7 +21,7 @@ from typing import Any
 
 import psutil
 
-from tsdf_ray.errors import NotStored, UserError
+from tsdf_ray.errors import NotStored, TakenOver
 
 BEAT = 5.0
 """Seconds between two signs of life."""
@@ -50,7 +50,7 @@ class Lease:
         """Become the holder. Says in words whom it was taken over from, None when it was free.
 
         `locked`: we hold a lock of the operating system, so no other process of this machine holds the lease. Raises
-        UserError while another process holds it: at once when it lives here, after a beat when it lives elsewhere.
+        TakenOver while another process holds it: at once when it lives here, after a beat when it lives elsewhere.
         """
         found = self._found()
         note = None
@@ -74,7 +74,7 @@ class Lease:
         return note
 
     def _watch(self, found: Content) -> None:
-        """Wait until the holder has not moved for as long as a lease lasts. Raises UserError as soon as it moves."""
+        """Wait until the holder has not moved for as long as a lease lasts. Raises TakenOver as soon as it moves."""
         until = time.monotonic() + LEASE
         while time.monotonic() < until:
             time.sleep(min(1.0, BEAT / 4))
@@ -85,7 +85,7 @@ class Lease:
                 raise self._held(now)
 
     def check(self) -> None:
-        """Raises UserError when another process has taken the lease over, because we gave no sign of life."""
+        """Raises TakenOver when another process has taken the lease over, because we gave no sign of life."""
         found = self._found()
         if found and found.get("token") != self._mine["token"]:
             raise self._held(found)
@@ -121,15 +121,15 @@ class Lease:
             content = None
         return content if isinstance(content, dict) else {"unknown": text}
 
-    def held(self) -> UserError:
+    def held(self) -> TakenOver:
         """The error that says who has it now."""
         return self._held(self._found())
 
-    def _held(self, holder: Content) -> UserError:
+    def _held(self, holder: Content) -> TakenOver:
         if "pid" not in holder:
-            return UserError(f"{self._where}: another process is writing this run; wait for it or stop it")
+            return TakenOver(f"{self._where}: another process is writing this run; wait for it or stop it")
         there = "" if holder.get("host") == self._mine["host"] else f" on {holder.get('host')}"
-        return UserError(
+        return TakenOver(
             f"{self._where}: another process (pid {holder['pid']}{there}) is writing this run; wait for it or stop it"
         )
 

@@ -24,7 +24,7 @@ class RunLock:
     """Held from its making until `close`. `note` says in words from whom it was taken over, None when it was free."""
 
     def __init__(self, root: Path) -> None:
-        """Hold `root`. Raises UserError while another process does, and OSError when it cannot be written."""
+        """Hold `root`. Raises TakenOver while another process does, and OSError when it cannot be written."""
         self._path = root / "lock"
         self._lease = Lease(str(root), self._read, self._write)
         with room_for(self._path):
@@ -36,7 +36,7 @@ class RunLock:
                 raise
 
     def _lock(self) -> bool:
-        """The kernel's lock; False where the storage has none. Raises UserError when another process has it."""
+        """The kernel's lock; False where the storage has none. Raises TakenOver when another process has it."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -59,7 +59,7 @@ class RunLock:
         os.fsync(self._file)
 
     def check(self) -> None:
-        """Raises UserError when another process took the lock over while this one gave no sign of life."""
+        """Raises TakenOver when another process took the lock over while this one gave no sign of life."""
         self._lease.check()
 
     def close(self) -> None:
@@ -77,5 +77,5 @@ class RunLock:
 
 
 def take_lock(root: Path) -> RunLock:
-    """Hold `root` until the lock returned is closed. Raises UserError while another process holds it."""
+    """Hold `root` until the lock returned is closed. Raises TakenOver while another process holds it."""
     return RunLock(root)

@@ -10,7 +10,7 @@ from tsdf_ray.errors import UserError
 from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.copy import Copy
-from tsdf_ray.store.mirror import Mirror, Place
+from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.rundir import RunDirectory, check_new
 
 
@@ -22,7 +22,7 @@ class NewPlace:
     copy: Copy | None
 
     @staticmethod
-    def of(out: Place | None, game: Scenario) -> NewPlace:
+    def of(out: str | Path | None, game: Scenario) -> NewPlace:
         """A folder or a URI; None: runs/NAME-TIME. Raises UserError when no run can be made there."""
         if out is not None and is_uri(out):
             copy = Copy(Mirror(str(out)))
@@ -47,7 +47,7 @@ class NewPlace:
             raise
 
 
-def take_up(place: Place) -> tuple[RunDirectory, Scenario]:
+def take_up(place: str | Path) -> tuple[RunDirectory, Scenario]:
     """A run to go on with; one at a URI is brought into a local folder. Raises UserError as `RunDirectory.open`."""
     if not is_uri(place):
         return RunDirectory.open(Path(place))

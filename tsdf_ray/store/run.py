@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tsdf_ray.errors import UserError
 from tsdf_ray.files import is_uri
-from tsdf_ray.store.copy import HEAD, fetch, fetch_results
+from tsdf_ray.store.fetch import HEAD, fetch, fetch_results, same_run
 from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.rundir import read_info
 
@@ -26,9 +27,19 @@ class Run:
         # Not where the run is played: a reader must not disturb the player.
         self.path = Path(path) if self._mirror is None else self._mirror.folder("reads")
         self.place = place or str(self._mirror or path)
-        if self._mirror is not None and not self._fetch("run.json"):
-            raise UserError(f"{self._mirror}: is not a run (no run.json); give what `play --out` was given")
+        if self._mirror is not None:
+            self._forget_another(self._mirror)
         self.info = read_info(self.path)
+
+    def _forget_another(self, mirror: Mirror) -> None:
+        """Fetch run.json; what was fetched of an earlier run with this URI goes."""
+        before = self.path / "run.json"
+        told = before.read_bytes() if before.exists() else None
+        if not self._fetch("run.json"):
+            raise UserError(f"{mirror}: is not a run (no run.json); give what `play --out` was given")
+        if told is not None and not same_run(told, before.read_bytes()):
+            shutil.rmtree(self.path)
+            self._fetch("run.json")
 
     @property
     def status(self) -> str:

@@ -21,6 +21,8 @@ from tsdf_ray.store.copy import Copy
 from tsdf_ray.store.lock import RunLock, take_lock
 from tsdf_ray.store.manifest import Entry
 
+TAIL_BYTES = 1 << 16
+"""Of events.jsonl, read at a time to find the end of its last whole line."""
 PACKAGES = ("tsdf-ray", "torch", "ray", "numpy", "pyarrow", "pydantic", "kornia")
 
 
@@ -108,10 +110,11 @@ class RunDirectory:
         return read_info(self.root) if (self.root / "run.json").exists() else {}
 
     def update(self, **changes: Any) -> None:
-        """Change keys of run.json."""
+        """Change keys of run.json. Raises as `recorded`."""
         with self._guard:
             write_json(self.root / "run.json", self.info() | changes)
             if self._copy is not None:
+                self._copy.check()
                 self._copy.put(["run.json"])
 
     def event(self, event: StepEvent) -> None:
@@ -124,11 +127,11 @@ class RunDirectory:
             append(self._events, json.dumps(line, sort_keys=True) + "\n", sync=False)
 
     def check(self) -> None:
-        """Raises UserError when another process took the run over while this one gave no sign of life."""
+        """Raises TakenOver when another process took the run over while this one gave no sign of life."""
         self._lock.check()
 
     def recorded(self, entry: Entry) -> None:
-        """A round is on disk: copy it, where there is a copy. Raises NotStored when that cannot be done."""
+        """A round is on disk: copy it, where there is a copy. Raises NotStored and TakenOver."""
         if self._copy is not None:
             self._copy.put_round(entry)
 
@@ -150,8 +153,18 @@ class RunDirectory:
 
 def _end_line(path: Path) -> None:
     """Cut off half a line that a killed process left: the next one would be spoilt with it."""
-    if path.exists() and (data := path.read_bytes()) and not data.endswith(b"\n"):
-        os.truncate(path, data.rfind(b"\n") + 1)
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:  # from behind: thousands of matches make a large file
+            start = max(0, end - TAIL_BYTES)
+            file.seek(start)
+            end = start + file.read(end - start).rfind(b"\n") + 1
+            if end > start:
+                break
+        if end < size:
+            file.truncate(end)
 
 
 def _sweep(root: Path) -> None:

@@ -162,7 +162,13 @@ class TrialsTable:
         text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
         if not self._take(line):
             return False
-        append(self._path, text)
+        try:
+            append(self._path, text)
+        except BaseException:
+            # What is not on disk has not happened.
+            self.trials, self._good_bytes = [], 0
+            self._read()
+            raise
         return True
 
     def of(self, *states: State) -> list[Trial]:

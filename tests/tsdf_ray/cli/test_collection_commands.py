@@ -35,7 +35,10 @@ class Recorded:
         }
         blank = row | {"metric": "precision", "value": None, "low": None, "high": None}
         counts, means = {"protected": 298, "without_face": 2}, {"psnr": 33.2}
-        return SimpleNamespace(out="OUT", progress=progress, counts=counts, means=means, summary=[row, blank])
+        near = row | {"phase": "transfer", "metric": "frechet_judge", "value": 1.25}
+        few = blank | {"phase": "transfer", "metric": "kernel_judge", "reason": "too few forgeries"}
+        summary = [row, blank, near, few]
+        return SimpleNamespace(out="OUT", progress=progress, counts=counts, means=means, summary=summary)
 
     def protect(self, *places: str, **options: Any) -> SimpleNamespace:
         return self._note("protect", places, options)
@@ -102,6 +105,8 @@ def test_prepare_and_measure(recorded: Recorded) -> None:
     assert done.exit_code == 0, done.output
     assert "[0.400, 0.600]" in done.output
     assert "precision" not in done.output, "what could not be measured is in the summary, not in the table"
+    assert "1.250" in done.output
+    assert "kernel_judge: not available (too few forgeries)" in done.output, "but for sets it is said why"
     prepared, measured = recorded.calls
     assert prepared[:2] == ("prepare", ("in", "crops"))
     assert (prepared[2]["scenario"], prepared[2]["attacker"]) == ("quickstart", "mtcnn")

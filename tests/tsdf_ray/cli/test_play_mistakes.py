@@ -6,49 +6,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from photo_folders import write_photos
+from tiny_scenario import tiny_scenario
 from typer.testing import CliRunner
 
 from tsdf_ray import race
 from tsdf_ray.cli import app
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.game.match import play_match
-from tsdf_ray.generators import save_family
-from tsdf_ray.judges.judge import save_judge
-from tsdf_ray.judges.network import JudgeNet
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store import rundir
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
-from tsdf_ray.testing.tiny import tiny_editor, tiny_faces
-
-SIZE = 64
-"""The smallest photos that detectors take."""
 
 
 @pytest.fixture
 def scenario(tmp_path: Path) -> Path:
-    """A good scenario of tiny photos and tiny models; the packaged generator and judge are not needed."""
-    save_family(tmp_path / "tiny.safetensors", tiny_editor(0))
-    torch.manual_seed(0)
-    save_judge(tmp_path / "judge.safetensors", JudgeNet())
-    folder = write_photos(tmp_path / "photos", tiny_faces(40, size=SIZE))
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        f"""\
-name: mine
-rounds: 1
-precision: float32
-generator: {tmp_path / "tiny.safetensors"}
-judge: {tmp_path / "judge.safetensors"}
-faces: {{source: folder, path: {folder}, size: {SIZE}, counts: {{defender: 4, attacker: 8, evaluation: 4}}}}
-defenders: {{a: {{kind: none}}, c: {{kind: noise}}}}
-attackers: {{b: {{collect: {{photos: 4}}, retrain: {{train: {{steps: 1, batch: 4}}}}}}}}
-evaluation: {{detectors: [retinaface], references: [], decay: [0, 1], resamples: 100, samples: 1}}
-"""
-    )
-    return path
+    """A good one."""
+    return tiny_scenario(tmp_path, "{a: {kind: none}, c: {kind: noise}}", steps=1, rounds=1)
 
 
 def play(scenario: Path | str, out: Path, *more: str) -> Any:

@@ -16,7 +16,7 @@ from tsdf_ray import remote
 from tsdf_ray.cli import app, submit
 from tsdf_ray.cli.job_progress import LiveJob, PlainJob
 from tsdf_ray.errors import UserError
-from tsdf_ray.jobs import Job, NoAnswer, Order, Outcome
+from tsdf_ray.jobs import Job, NoAnswer, Order, Outcome, SearchOutcome
 
 PAIRS = {"tsdf/mtcnn": {"protection": [{"value": 0.25, "low": 0.2, "high": 0.3}]}}
 DONE = Outcome("/runs/a", "/runs/a/report.html", PAIRS, {}).line()
@@ -88,6 +88,34 @@ def test_a_job_is_waited_for(run: Callable[..., Any]) -> None:
     assert again.stdout == done.stdout
     run(known, "--again")
     assert known.orders == [], "a job that ended well is not done again"
+
+
+CELL = {"value": 0.25, "low": 0.2, "high": 0.3}
+SETTING = {"name": "trial_1", "kind": "best", "searched": {"protection": CELL | {"low": None}}, "replayed": {}}
+
+
+@pytest.mark.parametrize(
+    ("trials", "code", "shown"),
+    [
+        ({"complete": 1, "failed": 1}, 0, ["trials: 1 complete, 1 failed", "trial_1 (best)", "0.25 -> -"]),
+        ({"failed": 2}, 1, ["trials: 2 failed", "no trial could be completed:\nno memory\n", "/runs/a/trials"]),
+        ({}, 1, ["no trial was begun: raise search.seconds"]),
+    ],
+)
+def test_a_search_is_waited_for(
+    run: Callable[..., Any], trials: dict[str, int], code: int, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = SearchOutcome("/runs/a", None, trials, ["protection"], [SETTING] if not code else [], None, ["no memory"])
+    line = "1/2 trial 0: failed (no memory); left: 3 s"
+    jobs = FakeJobs([job("running"), job("failed" if code else "succeeded", code)], f"{line}\n{done.line()}\n")
+    monkeypatch.setattr(remote, "jobs_at", lambda address: jobs)
+    words = ["submit", "sweep/separation-small", "--address", "http://head:8265", "--out", "/runs/a"]
+    ended = CliRunner().invoke(app, words)
+    assert ended.exit_code == code, ended.output
+    assert "submitted (a search: up to 24 trials" in ended.stderr
+    assert line in ended.stderr.splitlines()
+    for text in shown:
+        assert text in ended.output
 
 
 @pytest.mark.parametrize(

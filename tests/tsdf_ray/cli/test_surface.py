@@ -27,7 +27,17 @@ SURFACE = {
         "scenario",
     ],
     "plan": ["--address", "--cluster", "--json", "--no-probe", "--probe", "--set", "scenario"],
-    "tune": ["--address", "--log", "--no-report", "--out", "--report", "--set", "scenario"],
+    "tune": [
+        "--address",
+        "--log",
+        "--log-summary",
+        "--no-report",
+        "--out",
+        "--report",
+        "--resume",
+        "--set",
+        "scenario",
+    ],
     "resume": ["--address", "--executor", "--log", "--no-report", "--report", "--set", "run"],
     "submit": [
         "--address",

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from tsdf_ray.cli import app
 from tsdf_ray.cli.outcome import show_search
 from tsdf_ray.game.materials import load_materials
+from tsdf_ray.jobs import SearchOutcome, outcome_in, plain_lines
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.trials import TrialsTable
@@ -143,6 +144,33 @@ def test_a_finished_search_has_nothing_to_go_on_with(searched: tuple[Path, Any])
     assert (out / "trials.jsonl").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in out.rglob("manifest.jsonl")} == rounds
     assert Run(out).status == "complete"
+
+
+@pytest.mark.ray
+def test_the_same_command_again_goes_on(tiny: Path, searched: tuple[Path, Any]) -> None:
+    out, first = searched
+    again = ("tune", tiny, "--out", out, "--no-report", "--resume", "--log-summary")
+    before = (out / "run.json").read_bytes(), (out / "trials.jsonl").read_bytes()
+    result = invoke(*again)
+    assert result.exit_code == 0, result.output
+    found = outcome_in(result.stdout)
+    assert isinstance(found, SearchOutcome)
+    assert found.trials == {"complete": 2}
+    assert "\n".join(plain_lines(result.stdout)) == "\n".join(plain_lines(first.stdout))
+    assert ((out / "run.json").read_bytes(), (out / "trials.jsonl").read_bytes()) == before, "it was complete"
+
+    # Killed after the last trial, before anything was told.
+    told = json.loads((out / "search.json").read_text())
+    (out / "search.json").write_text(json.dumps(told | {"status": "stopped", "settings": []}))
+    result = invoke(*again)
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "search.json").read_text()) == told
+    assert (out / "trials.jsonl").read_bytes() == before[1]
+
+    other = invoke(*again, "--set", "search.trials=3")
+    assert other.exit_code == 2
+    assert "is a search of another scenario" in other.stderr
+    assert invoke("tune", tiny, "--resume").exit_code == 2, "where?"
 
 
 @pytest.mark.ray

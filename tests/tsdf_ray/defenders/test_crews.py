@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counted_family import CountedFamily
 
 from tsdf_ray.crew import Crew, Seat
 from tsdf_ray.defenders import DefenceState, Defender, DefenderConfig, Knowledge, make_defender
@@ -111,25 +112,13 @@ def test_cmua_in_micro_batches_is_cmua() -> None:
     assert np.abs(whole).max() > 0.01
 
 
-class Counted(LinearFamily):
-    """Counts photos by kind of pass."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        self.seen["encoder"] += len(x_BCHW)
-        return super().features(x_BCHW, c_BA)
-
-    def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.seen["whole" if x_BCHW.requires_grad else "clean"] += len(x_BCHW)
-        return self.edit(x_BCHW, c_BA), super().features(x_BCHW, c_BA)
+WEIGHED = Counter(clean=1)
+"""What a worker of several passes through a generator of several, to know what its forgeries cost."""
 
 
 def counts(name: str, crew: Crew | None, micro: int | None, step: str) -> list[Counter[str]]:
     """Photos through each of two generators, in learning or in publishing."""
-    models = {"a": Counted().freeze(), "b": Counted().freeze()}
+    models = {"a": CountedFamily().freeze(), "b": CountedFamily().freeze()}
     knowledge, defender = known(crew, micro, models), make_defender(name.split(",", 1)[0], CASES[name])
     state = defender.learn(knowledge)
     if step == "publish":
@@ -142,16 +131,51 @@ def counts(name: str, crew: Crew | None, micro: int | None, step: str) -> list[C
 def test_an_ensemble_is_divided_over_workers() -> None:
     alone = counts("found", None, None, "learn")
     first, second = in_crew(2, lambda crew: counts("found", crew, None, "learn"))
-    assert first == [alone[0], Counter()]
-    assert second == [Counter(), alone[1]]
+    assert first == [alone[0] + WEIGHED, WEIGHED]
+    assert second == [WEIGHED, alone[1] + WEIGHED]
+
+
+class Dear(LinearFamily):
+    """Three forgeries' work for one."""
+
+    def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        for _ in range(3):
+            x_BCHW = torch.nn.functional.conv2d(x_BCHW, torch.eye(3).view(3, 3, 1, 1))
+        return super().edit(x_BCHW, c_BA)
+
+
+class Cheap(Dear):
+    """One."""
+
+    def edit(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
+        return LinearFamily.edit(self, torch.nn.functional.conv2d(x_BCHW, torch.eye(3).view(3, 3, 1, 1)), c_BA)
+
+
+def test_what_costs_more_is_divided_finer() -> None:
+    """Photos one at a time: four of the cheap generator cost what one and a third of the dear one cost."""
+
+    def mine(crew: Crew) -> list[tuple[str, int]]:
+        models = {"cheap": Cheap().freeze(), "dear": Dear().freeze()}
+        work = Interruption(InterruptionConfig(batch=4), known(crew, 1, models), PHOTOS)
+        parts = work.parts(4)
+        return [(part.generator, part.rows.start) for part in parts[slice(*bounds(crew, parts, work))]]
+
+    def bounds(crew: Crew, parts: list[Any], work: Interruption) -> tuple[int, int]:
+        own = crew.mine(len(parts), work.costs(parts))
+        return own.start, own.stop
+
+    first, second = in_crew(2, mine)
+    assert first == [("cheap", n) for n in range(4)] + [("dear", 0)]
+    assert second == [("dear", n) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(("name", "step"), [("found", "learn"), ("cmua", "learn"), ("pgd", "publish")])
 def test_a_batch_is_divided_over_workers(name: str, step: str) -> None:
     alone = counts(name, None, 1, step)
     shares = in_crew(2, lambda crew: counts(name, crew, 1, step))
+    weighed = WEIGHED["clean"] * 2 if name == "found" else 0
     for kind in alone[0]:
-        done = [sum(seen[kind] for seen in share) for share in shares]
+        done = [sum(seen[kind] for seen in share) - weighed * (kind == "clean") for share in shares]
         assert sum(done) == sum(seen[kind] for seen in alone), kind
         assert max(done) <= 0.6 * sum(done), kind  # 7 photos in batches of 4 and 3: 2 + 2 and 1 + 2
 

@@ -12,7 +12,7 @@ from tsdf_ray.defenders import DefenceState, Knowledge, make_defender
 from tsdf_ray.defenders.anti_forgery import shifted, to_lab
 from tsdf_ray.defenders.cmua import fuse, label_vector
 from tsdf_ray.defenders.face_poison import cosine_basis, distance_slopes, unit
-from tsdf_ray.defenders.interruption import edits_in_turn
+from tsdf_ray.defenders.learning import edits_in_turn
 from tsdf_ray.errors import MatchFailed, UserError
 from tsdf_ray.faces.faceset import HAIR, FaceSet
 from tsdf_ray.randomness import torch_rng

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
+from counted_family import CountedFamily
 
 from tsdf_ray.defenders import FoundConfig, Knowledge, Tsdf, TsdfConfig, make_defender
-from tsdf_ray.defenders.interruption import learn_universal
+from tsdf_ray.defenders.learning import learn_universal
 from tsdf_ray.defenders.scene import input_diversity
 from tsdf_ray.errors import MatchFailed
 from tsdf_ray.faces.faceset import FaceSet
@@ -18,29 +17,13 @@ from tsdf_ray.randomness import torch_rng
 from tsdf_ray.testing.linear import BrightCells, LinearFamily, dark_photos_with_a_bright_cell
 
 
-class Counted(LinearFamily):
-    """Counts passes and photos."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: Counter[str] = Counter()
-
-    def features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> torch.Tensor:
-        self.seen["encoder"] += len(x_BCHW)
-        return super().features(x_BCHW, c_BA)
-
-    def edit_and_features(self, x_BCHW: torch.Tensor, c_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        self.seen["whole" if x_BCHW.requires_grad else "clean"] += len(x_BCHW)
-        return self.edit(x_BCHW, c_BA), x_BCHW
-
-
 def _knowledge(family: LinearFamily | Editor, photos: FaceSet, precision: str = "float32") -> Knowledge:
     return Knowledge(3, 1, {"g": family.freeze()}, {"bright": BrightCells()}, photos, precision)
 
 
 def test_clean_passes_are_made_once_and_features_need_the_encoder_alone() -> None:
     photos = dark_photos_with_a_bright_cell(8)
-    family = Counted()
+    family = CountedFamily()
     learn_universal(FoundConfig(batch=4, epochs=20), _knowledge(family, photos))
     # 8 photos x 20 visits: 3 feature steps and 1 end-to-end step each; a photo has 3 edits, so 24 clean passes at most.
     assert family.seen["encoder"] == 8 * 20 * 3

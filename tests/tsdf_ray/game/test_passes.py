@@ -15,7 +15,7 @@ from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.passes import match_lines
 from tsdf_ray.generators.editor import Editor
-from tsdf_ray.generators.training import Trainer
+from tsdf_ray.generators.trainer import Trainer
 from tsdf_ray.judges import Judge
 from tsdf_ray.metrics.forging import Forger
 from tsdf_ray.scenario import Scenario

@@ -23,7 +23,24 @@ def scenario(**changes: Any) -> Scenario:
     ("workers", "items", "faster"), [(1, 8, 1), (2, 8, 2), (3, 8, 8 / 3), (3, 4, 2), (8, 8, 8), (16, 8, 8)]
 )
 def test_items_are_taken_in_rounds(workers: int, items: int, faster: float) -> None:
-    assert speedup(workers, items) == pytest.approx(faster)
+    assert speedup(workers, [1.0] * items) == pytest.approx(faster)
+
+
+def test_the_dearest_share_is_what_it_takes() -> None:
+    assert speedup(2, [1.0, 1.0, 4.0, 4.0]) == pytest.approx(10 / 6)
+    assert speedup(3, [1.0, 1.0, 4.0, 4.0]) == pytest.approx(10 / 4)
+
+
+def test_generators_of_an_ensemble_are_shared_by_what_they_cost() -> None:
+    """editor-128 and stargan-128, batches of 8 in two halves: as measured by `bench groups`, not twice as fast."""
+    gpus = {"gpus_per_match": 2, "cpus_per_match": 2}
+    both = {"tsdf": {"kind": "found", "batch": 8, "generators": ["stargan-128"]}}
+
+    def learn(workers: int) -> float:
+        game = scenario(micro_batch=4, defenders=both, resources={"workers": {"defender": workers}} | gpus)
+        return step_seconds((game, "tsdf", "mtcnn"), plan(game, BOX), Rates(100.0, {}))["learn"]
+
+    assert 1.5 < learn(1) / learn(2) < 1.8
 
 
 def test_one_worker_each_is_the_estimate_of_the_list() -> None:

@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torchmetrics.image.kid import poly_mmd
 
-from tsdf_ray.metrics.sets import LEAST, frechet, frechet_least, kernel, set_measures
+from tsdf_ray.metrics.sets import LEAST, SetPairs, frechet, frechet_least, kernel, set_measures
 
 Floats = np.ndarray
 
@@ -114,7 +114,7 @@ def test_features_that_never_change_do_no_harm() -> None:
 
 def test_small_sets_have_no_distance() -> None:
     def known(photos: int, edits: int, width: int) -> dict[str, bool]:
-        found = set_measures("net", *sets(photos, edits, width), photos)
+        found = set_measures("net", SetPairs(*sets(photos, edits, width)), photos)
         return {name: bool(np.all(weight == 1)) for name, (_, weight) in found.items()}
 
     assert frechet_least(150) == 300

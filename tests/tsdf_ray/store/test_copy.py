@@ -5,29 +5,32 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from bucket import Bucket
 from pyarrow import fs
 
+from tsdf_ray import storage, tries
 from tsdf_ray.api import play
-from tsdf_ray.errors import NotStored, UserError
+from tsdf_ray.begun import begun_run
+from tsdf_ray.errors import NotStored, TakenOver, UserError
 from tsdf_ray.game.spec import all_matches
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store import copy as copies
 from tsdf_ray.store import lease
-from tsdf_ray.store import mirror as mirrors
-from tsdf_ray.store.copy import Copy, remote_lines
+from tsdf_ray.store.copy import Copy
+from tsdf_ray.store.fetch import remote_lines
 from tsdf_ray.store.finish import finish_run
 from tsdf_ray.store.manifest import Manifest, round_file
-from tsdf_ray.store.mirror import TRIES, Mirror
+from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.store.places import NewPlace, take_up
 from tsdf_ray.store.recorder import Recorder
 from tsdf_ray.store.run import Run
 from tsdf_ray.store.rundir import RunDirectory
 from tsdf_ray.testing.rounds import made_up_materials, made_up_round
+from tsdf_ray.tries import TRIES
 
 URI = "s3://photos/runs/one"
 GAME = Scenario.load("smoke", ("rounds=4", "seeds=[0, 1]", "evaluation.resamples=100"))
@@ -36,7 +39,7 @@ FIRST, SECOND = all_matches(GAME)
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(mirrors, "PAUSE", 0.001)
+    monkeypatch.setattr(tries, "PAUSE", 0.001)
     monkeypatch.setattr(lease, "SETTLE", 0.0)
     monkeypatch.setattr(lease, "BEAT", 0.05)
     monkeypatch.setattr(lease, "LEASE", 5.0)
@@ -47,7 +50,8 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     made = Bucket(tmp_path / "objects")
     made.root.mkdir()
-    monkeypatch.setattr(mirrors, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
+    monkeypatch.setattr(storage, "OBJECT_STORES", {"py::bucket"})
+    monkeypatch.setattr(storage, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
     return made
 
 
@@ -216,6 +220,96 @@ def test_who_was_overtaken_copies_no_more(bucket: Bucket) -> None:
         rounds(run, 0, 2)
     assert len(remote_lines(Mirror(URI))) == 1
     run.close()
+
+
+def test_who_was_overtaken_does_not_end_the_run(bucket: Bucket) -> None:
+    run = begin()
+    before = Mirror(URI).read("run.json")
+    Mirror(URI).write("lock", json.dumps(lease.identity() | {"host": "node-3", "pid": 5}).encode())
+    for end in (lambda: run.update(status="failed"), run.finished):
+        with pytest.raises(TakenOver, match=r"another process \(pid 5 on node-3\)"):
+            end()
+    assert Mirror(URI).read("run.json") == before
+    run.close()
+
+
+def test_who_is_overtaken_while_files_are_copied_writes_no_line(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin()
+    rounds(run, 0, 1)
+    put = Copy.put
+
+    def slowly(self: Copy, names: Iterable[str]) -> None:
+        put(self, names)
+        self.mirror.write("lock", json.dumps(lease.identity() | {"host": "node-3", "pid": 5}).encode())
+
+    monkeypatch.setattr(Copy, "put", slowly)
+    with pytest.raises(TakenOver):
+        rounds(run, 0, 2)
+    assert len(remote_lines(Mirror(URI))) == 1
+    run.close()
+
+
+def test_a_copy_that_was_killed_before_it_was_a_run_begins_again(bucket: Bucket) -> None:
+    gone = lease.identity() | {"pid": 2**22 + 1, "start": 1.0}
+    Mirror(URI).write("lock", json.dumps(gone).encode())
+    Mirror(URI).write("scenario.yaml", b"half a beginning")
+    assert begun_run(GAME, URI) is None
+    run = begin()
+    assert (Mirror(URI).read("scenario.yaml") or b"").decode() == GAME.as_yaml()
+    run.close()
+    Mirror("s3://photos/mine").write("scenario.yaml", b"somebody's own")
+    with pytest.raises(UserError, match="is not empty"):
+        NewPlace.of("s3://photos/mine", GAME)
+
+
+def test_a_storage_that_does_not_answer_is_not_taken_for_an_empty_one(bucket: Bucket) -> None:
+    begin().close()
+    bucket.failing = {"run.json": TRIES}
+    with pytest.raises(NotStored, match=r"run.json: cannot be read"):
+        begun_run(GAME, URI)
+    assert begun_run(GAME, URI) is not None
+
+
+def test_a_first_fetch_that_broke_off_is_made_up_for(bucket: Bucket, other_machine: Callable[[], None]) -> None:
+    begin().close()
+    other_machine()
+    bucket.failing = {"scenario.yaml": TRIES}
+    with pytest.raises(NotStored):
+        take_up(URI)
+    run, game = take_up(URI)
+    assert game == GAME
+    run.close()
+
+
+def test_lines_that_are_gathered_while_they_are_read(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, mirror = begin(), Mirror(URI)
+    rounds(run, 0, 3)
+    lines, names = remote_lines(mirror), mirror.names("lines")
+    assert len(lines) == len(names) == 3
+
+    def gathered(self: Mirror, folder: str = "") -> list[str]:
+        (bucket.root / "photos/runs/one/manifest.jsonl").write_text("".join(lines))
+        for name in names:
+            (bucket.root / "photos/runs/one" / name).unlink(missing_ok=True)
+        return names
+
+    monkeypatch.setattr(Mirror, "names", gathered)
+    assert remote_lines(mirror) == lines
+    run.close()
+
+
+def test_what_was_fetched_of_an_earlier_run_is_not_shown(bucket: Bucket) -> None:
+    run = begin()
+    rounds(run, 0, 4)
+    finish(run)
+    run.close()
+    assert Run(URI).images.num_rows > 0
+    shutil.rmtree(bucket.root / "photos")
+    begin().close()
+    with pytest.raises(UserError, match="is not there yet"):
+        _ = Run(URI).images
 
 
 def test_lines_are_gathered_now_and_then(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:

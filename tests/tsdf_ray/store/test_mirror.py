@@ -8,15 +8,16 @@ import pytest
 from bucket import Bucket
 from pyarrow import fs
 
+from tsdf_ray import storage, tries
 from tsdf_ray.errors import NotStored, UserError
 from tsdf_ray.files import is_uri
-from tsdf_ray.store import mirror as mirrors
-from tsdf_ray.store.mirror import TRIES, Mirror
+from tsdf_ray.store.mirror import Mirror
+from tsdf_ray.tries import TRIES
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(mirrors, "PAUSE", 0.001)
+    monkeypatch.setattr(tries, "PAUSE", 0.001)
     monkeypatch.setenv("TSDF_RAY_CACHE", str(tmp_path / "cache"))
 
 
@@ -25,7 +26,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Bucket:
     """What s3:// URIs lead to."""
     made = Bucket(tmp_path / "objects")
     made.root.mkdir()
-    monkeypatch.setattr(mirrors, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
+    monkeypatch.setattr(storage, "OBJECT_STORES", {"py::bucket"})
+    monkeypatch.setattr(storage, "open_uri", lambda uri: (fs.PyFileSystem(made), uri.partition("://")[2]))
     return made
 
 
@@ -77,6 +79,20 @@ def test_a_failure_that_passes_is_not_felt(bucket: Bucket, tmp_path: Path) -> No
     assert [call for call, path in bucket.calls if path.endswith("run.json")] == ["write"] * TRIES + ["read"]
 
 
+def test_whoever_has_no_time_tries_less_often(bucket: Bucket) -> None:
+    bucket.failing["lock"] = 9
+    with pytest.raises(NotStored, match="3 times"):
+        Mirror("s3://photos/one").write("lock", b"{}", 3)
+
+
+def test_what_a_killed_process_left_is_swept_but_not_the_lease(tmp_path: Path) -> None:
+    mirror = Mirror(f"file://{tmp_path}/there")
+    for name in ("checkpoints/m/.round-001.ab.part", ".lock.ab.part", "a.part", "checkpoints/m/round-001"):
+        mirror.write(name, b"x")
+    mirror.sweep()
+    assert mirror.names() == [".lock.ab.part", "a.part", "checkpoints/m/round-001"]
+
+
 def test_one_that_stays_names_place_and_remedy(bucket: Bucket, tmp_path: Path) -> None:
     mirror = Mirror("s3://key:secret@photos/one?region=eu")
     bucket.failing["run.json"] = TRIES
@@ -99,7 +115,7 @@ def test_a_write_that_fails_leaves_nothing_half_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["nowhere://a/b", "file://host/a", "abfs://a/b"])
 def test_a_uri_nobody_knows_is_a_mistake(uri: str) -> None:
-    with pytest.raises(UserError, match=r"cannot be used .*give a folder, or a URI"):
+    with pytest.raises(UserError, match=r"cannot be used .*give a path, or a URI"):
         Mirror(uri)
 
 

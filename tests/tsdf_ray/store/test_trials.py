@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tsdf_ray.errors import UserError
+from tsdf_ray.errors import NotStored, UserError
 from tsdf_ray.store import trials
 from tsdf_ray.store.trials import Report, State, Trial, TrialsTable
 
@@ -43,6 +43,27 @@ def small(path: Path) -> TrialsTable:
     table.ended(2, "failed", "loss is\nnot finite")
     table.asked({"x": 0.75}, None)
     return table
+
+
+def test_what_could_not_be_written_has_not_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = small(tmp_path / "trials.jsonl")
+    before = TrialsTable(tmp_path / "trials.jsonl").trials
+
+    def full(path: Path, text: str) -> None:
+        raise NotStored("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trials, "append", full)
+        for write in (
+            lambda: table.asked({"x": 2}, None),
+            lambda: table.reported(3, report(1)),
+            lambda: table.ended(3, "complete"),
+        ):
+            with pytest.raises(NotStored):
+                write()
+            assert table.trials == before
+    assert table.reported(3, report(1))
+    assert TrialsTable(tmp_path / "trials.jsonl").trials == table.trials
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
