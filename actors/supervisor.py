@@ -151,9 +151,9 @@ class Supervisor:
             if step.over:
                 continue
             lost = troubles.get(step) is Trouble.LOST
-            if lost:
-                self._lost(step)
             depends = any(isinstance(arg, Step) and arg in again for arg in step.args)
+            if lost and not depends:  # else it was told of an error of a step that is issued again
+                self._lost(step)
             if step.role in gone or step in troubles or depends:
                 self._secure(step, anew=lost)
                 step.issue()
