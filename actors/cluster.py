@@ -90,8 +90,8 @@ def _handler_kept() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def cluster_supply(address: str) -> Supply:
-    """What the cluster at `address` has. Raises UserError when it cannot be reached."""
+def cluster_supply(address: str | None) -> Supply:
+    """What the cluster at `address` has, or the one joined already. Raises UserError when it cannot be reached."""
     connection = connect(address)
     try:
         return supply_now()

@@ -41,8 +41,11 @@ class RayExecutor:
         self._lasting: dict[int, tuple[object, Any]] = {}
 
     @staticmethod
-    def supply(address: str) -> Supply:
-        """What the cluster at `address` has, for the plan. Raises UserError when it cannot be reached."""
+    def supply(address: str | None) -> Supply | None:
+        """What the cluster at `address` has, or the one that this process has joined, for the plan; None: there is none
+        yet, one of this machine will be started. Raises UserError when it cannot be reached."""
+        if address is None and not ray.is_initialized():
+            return None
         return cluster_supply(address)
 
     @property

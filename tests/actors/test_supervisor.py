@@ -26,6 +26,7 @@ from tsdf_ray.game.match import Cast, Table, play_match
 from tsdf_ray.game.plan import Plan, Supply, Worker
 from tsdf_ray.game.spec import MatchSpec, all_matches
 from tsdf_ray.game.steps import Learned
+from tsdf_ray.game.supply import supply_of
 from tsdf_ray.generators import Tensors
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.manifest import Manifest
@@ -338,3 +339,12 @@ def test_more_matches_side_by_side_once_the_cluster_has_grown(
     assert [executor.parallel for _ in range(4)] == [2, 3, 3, 5]
     assert asked[0] == ray.cluster_resources()["CPU"]
     executor.close()
+
+
+def test_a_plan_is_made_for_the_cluster_that_was_joined(ray_cluster: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tsdf_ray.game.supply.local_supply", lambda: Supply(1000.0, 8.0))
+    found = supply_of("ray", None)
+    assert found == Supply(2.0, 0.0, ((2.0, 0.0),))
+    assert supply_of("inprocess", None).cpus == 1000
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert supply_of("ray", None).cpus == 1000, "one of this machine will be started"

@@ -19,7 +19,8 @@ def local_supply() -> Supply:
 
 
 def supply_of(executor: str, address: str | None) -> Supply:
-    """The supply of an executor: this machine's, unless the executor's class knows better (a cluster at `address`).
+    """The supply of an executor: this machine's, unless the executor's class knows better: of a cluster at `address`,
+    or of one that this process has joined already.
 
     Raises UserError when the executor is unknown, takes no address, or the cluster does not answer: asked before a run
     is made, so that such a mistake leaves nothing behind.
@@ -27,7 +28,7 @@ def supply_of(executor: str, address: str | None) -> Supply:
     kind = look_up("executors", executor, {"inprocess": InProcessExecutor})
     if executor == "inprocess" and address is not None:
         raise UserError("--address needs --executor ray")
-    if address is None:
+    if executor == "inprocess":
         return local_supply()
-    supply: Supply = kind.supply(address)  # type: ignore[attr-defined]
-    return supply
+    supply: Supply | None = kind.supply(address)  # type: ignore[attr-defined]
+    return local_supply() if supply is None else supply
