@@ -75,13 +75,15 @@ def lines(run: Run, verdicts: dict[Key, str]) -> tuple[PairLine, ...]:
     )
 
 
-def protection_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of images.parquet that say how well photos were protected by w_r against G_r, a row group at a time."""
+def protection_rows(path: Path) -> Iterator[pa.Table]:
+    """Rows of images.parquet that say how well photos were protected by w_r against G_r, and how well unprotected ones
+    fare; a row group at a time. Columns: seed, defender, attacker, round, phase (after or reference), photo, value,
+    weight."""
     columns = ["seed", "defender", "attacker", "round", "judged_round", "phase", "model", "metric", "photo"]
     with pq.ParquetFile(path) as file:
         for number in range(file.num_row_groups):
             table: pa.Table = file.read_row_group(number, columns=[*columns, "value", "weight"])
-            same = pc.equal(table["round"], table["judged_round"])
-            phase = pc.is_in(table["phase"], pa.array(["after", "reference"]))
-            table = table.filter(pc.and_(pc.and_(pc.equal(table["metric"], "protection"), same), phase))
-            yield from table.drop_columns(["judged_round", "metric"]).to_pylist()
+            same = pc.and_(pc.equal(table["round"], table["judged_round"]), pc.equal(table["metric"], "protection"))
+            bare = pc.and_(pc.equal(table["phase"], "reference"), pc.equal(table["model"], "none"))
+            wanted = pc.and_(pc.or_(pc.equal(table["phase"], "after"), bare), pc.is_valid(table["value"]))
+            yield table.filter(pc.and_(same, wanted)).drop_columns(["judged_round", "metric", "model"])
