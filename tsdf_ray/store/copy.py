@@ -23,7 +23,8 @@ from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_che
 from tsdf_ray.store.mirror import Mirror
 
 SETTLED = 256
-"""Lines after which the manifest of the copy is written anew, as are the events."""
+"""Lines after which the manifest of the copy is written anew, as are the events; of a long run a quarter of what it
+has, so that all writing together grows with the run, not with its square."""
 AT_ONCE = 8
 """Files fetched side by side."""
 HEAD = ("run.json", "scenario.yaml", "events.jsonl")
@@ -89,8 +90,9 @@ class Copy:
         if self._diverged(told, set(here), set(there)):
             self.set_aside()
             here = []
-        ahead = [line for line in here if line not in set(there)]
-        if set(there) - set(here) or not (self.root / "run.json").exists():
+        known = set(there)
+        ahead = [line for line in here if line not in known]
+        if known - set(here) or not (self.root / "run.json").exists():
             fetch(self.mirror, self.root, HEAD)
             write_text(self.root / "manifest.jsonl", "".join(there))
         with self._guard:
@@ -151,7 +153,7 @@ class Copy:
             self.put(entry.files)
             self.mirror.write(_line_name(len(self._lines)), entry.line().encode())
             self._lines.append(entry.line())
-            if len(self._lines) - self._settled >= SETTLED:
+            if len(self._lines) - self._settled >= max(SETTLED, self._settled // 4):
                 self._settle()
             if old := stale_checkpoint(entry.match, entry.round):
                 self.mirror.delete(old)
