@@ -71,7 +71,7 @@ def aggregate(images: pa.Table, resamples: int, run_seed: int, draws: Draws | No
     for pair in _pairs(images):
         for seed, groups in resample(pair, resamples, run_seed, draws):
             tables += [_table(groups, seed), _derived_table(groups, seed)]
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def differences(images: pa.Table, metrics: Sequence[str], resamples: int, run_seed: int) -> pa.Table:

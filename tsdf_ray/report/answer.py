@@ -169,12 +169,17 @@ def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
 
 
 def _against(cells: Sequence[Cell], full: bool) -> Markup:
+    """Every attacker with its numbers; of more than `NAMED` how many they are, and the two ends."""
+    many = len(cells) > NAMED
+    if many:
+        ordered = sorted(cells, key=lambda c: c.value.value or 0.0)
+        cells = ordered[0], ordered[-1]
     parts = []
     for i, cell in enumerate(cells):
         between = " of forgeries fail, 95\u00a0% interval " if full and i == 0 else ", "
         value = cell.value
         parts.append(Markup("<b>{}</b> ({}{}{})").format(cell.pair[1], percent(value.value), between, span(value)))
-    return listed(parts)
+    return Markup("{} attackers, from {} to {}").format(len(ordered), *parts) if many else listed(parts)
 
 
 def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], gains: Gains) -> Markup:

@@ -5,16 +5,17 @@ Of every match the sums per photo are held, as arrays: a run of thousands of mat
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from tsdf_ray.metrics.bootstrap import Draws, Floats, interval, seed_counts
 from tsdf_ray.report.data import MISSING, Key, Run, Value
-from tsdf_ray.report.many import protection_rows
 
 OWN, BARE = 0, 1
 """Of published photos, and of unprotected ones."""
@@ -34,7 +35,7 @@ class Gains:
         self._sums: dict[Key, tuple[dict[int, Floats], dict[int, Floats]]] = {pair: ({}, {}) for pair in run.pairs}
         last = {pair: len(run.over_rounds(pair, "protection")) for pair in run.pairs}
         path = run.root / "tables" / "images.parquet"
-        for rows in protection_rows(path) if path.exists() else ():
+        for rows in _protection_rows(path) if path.exists() else ():
             self._take(rows, last)
 
     def over_none(self, pair: Key) -> Value:
@@ -65,6 +66,20 @@ class Gains:
             for column, name in enumerate(("value", "weight")):
                 np.add.at(sums_P2[:, column], place_P[photos.indices.to_numpy()], own[name].to_numpy())
             into[seed] = sums_P2
+
+
+def _protection_rows(path: Path) -> Iterator[pa.Table]:
+    """Rows of images.parquet that say how well photos were protected by w_r against G_r, and how well unprotected ones
+    fare; a row group at a time. Columns: seed, defender, attacker, round, phase (after or reference), photo, value,
+    weight."""
+    columns = ["seed", "defender", "attacker", "round", "judged_round", "phase", "model", "metric", "photo"]
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            table: pa.Table = file.read_row_group(number, columns=[*columns, "value", "weight"])
+            same = pc.and_(pc.equal(table["round"], table["judged_round"]), pc.equal(table["metric"], "protection"))
+            bare = pc.and_(pc.equal(table["phase"], "reference"), pc.equal(table["model"], "none"))
+            wanted = pc.and_(pc.or_(pc.equal(table["phase"], "after"), bare), pc.is_valid(table["value"]))
+            yield table.filter(pc.and_(same, wanted)).drop_columns(["judged_round", "metric", "model"])
 
 
 def _runs_of(rows: pa.Table, names: tuple[str, ...]) -> list[tuple[tuple[int | str, ...], pa.Table]]:
