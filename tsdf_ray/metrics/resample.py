@@ -109,7 +109,7 @@ def _sums(
     measured_gP.reshape(-1)[cell_N] = True
     n_g = np.bincount(own_N[weight_N > 0], minlength=len(groups))
     sums = [np.bincount(cell_N, weights=of_N, minlength=measured_gP.size) for of_N in (value_N, weight_N)]
-    sums_2gP = np.stack([of.reshape(shape) for of in sums])
+    sums_2gP: Floats = np.stack([of.reshape(shape) for of in sums]).astype(np.float64, copy=False)
     return _Sums(seed, groups, [names[p] for p in found_P], sums_2gP, measured_gP, n_g)
 
 

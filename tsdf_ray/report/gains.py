@@ -6,10 +6,11 @@ Of every match the sums per photo are held, as arrays: a run of thousands of mat
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -82,19 +83,15 @@ def _protection_rows(path: Path) -> Iterator[pa.Table]:
             yield table.filter(pc.and_(same, wanted)).drop_columns(["judged_round", "metric", "model"])
 
 
-def _runs_of(rows: pa.Table, names: tuple[str, ...]) -> list[tuple[tuple[int | str, ...], pa.Table]]:
+def _runs_of(rows: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[tuple[Any, ...], pa.Table]]:
     """Stretches of rows that agree in the columns `names`: (their values, the rows)."""
     codes = [pc.dictionary_encode(rows[name].combine_chunks()) for name in names]
-    code_N5: npt.NDArray[np.int64] = np.stack([code.indices.to_numpy() for code in codes], axis=1)
-    starts = np.flatnonzero(np.r_[True, (code_N5[1:] != code_N5[:-1]).any(1)]) if len(code_N5) else []
-    ends = [*starts[1:], len(code_N5)]
-    return [
-        (
-            tuple(code.dictionary[int(i)].as_py() for code, i in zip(codes, code_N5[start], strict=True)),
-            rows.slice(start, end - start),
-        )
-        for start, end in zip(starts, ends, strict=False)
-    ]
+    code_N5 = np.stack([code.indices.to_numpy() for code in codes], axis=1)
+    bounds = [0, *(np.flatnonzero((code_N5[1:] != code_N5[:-1]).any(1)) + 1).tolist(), len(code_N5)]
+    for start, end in pairwise(bounds):
+        if start < end:
+            values = (code.dictionary[int(i)].as_py() for code, i in zip(codes, code_N5[start], strict=True))
+            yield tuple(values), rows.slice(start, end - start)
 
 
 def paired_difference(
