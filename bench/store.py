@@ -1,9 +1,10 @@
 """The run directory alone, without any playing: made-up rounds of thousands of matches, recorded, looked up, finished.
 
-    python -m bench store [--matches 10000] [--report]
+    python -m bench store [--matches 10000] [--photos 4] [--resamples 100] [--report]
 
 Prints, per thousand matches, milliseconds per match of `standing` and `record` (five flushes to disk each) with the
-peak memory so far, then what it takes to read the manifest again, to finish, and (with --report) to draw the report.
+peak memory so far, then what it takes to read the manifest again, to finish, and (with --report) to draw the report,
+with the sizes of what they write. `--photos`: of each role; `--resamples`: of every interval.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from tsdf_ray.testing.rounds import made_up_materials, made_up_round
 SEEDS, ATTACKERS = 10, 20
 
 
-def scenario(matches: int) -> Scenario:
+def scenario(matches: int, resamples: int = 100) -> Scenario:
     """At least so many matches of one round: ten seeds, twenty attackers, defenders as needed."""
     defenders = ", ".join(f"d{i:03d}: {{kind: found}}" for i in range(-(-matches // (SEEDS * ATTACKERS))))
     attackers = ", ".join(
         f"a{i:02d}: {{collect: {{photos: 4}}, prepare: {{detectors: [mtcnn]}}}}" for i in range(ATTACKERS)
     )
     changes = (f"defenders={{{defenders}}}", f"attackers={{{attackers}}}", f"seeds={list(range(SEEDS))}", "rounds=1")
-    return Scenario.load("smoke", (*changes, "evaluation.resamples=100"))
+    return Scenario.load("smoke", (*changes, f"evaluation.resamples={resamples}"))
 
 
 def memory() -> str:
@@ -47,15 +48,22 @@ def files_open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def size(path: Path) -> str:
+    """Of a file, with its name."""
+    return f"{path.name} {path.stat().st_size / 1e6:.1f} MB"
+
+
 def main(argv: Sequence[str] = ()) -> None:
     """Print the figures."""
     options = argparse.ArgumentParser(prog="python -m bench store")
     options.add_argument("--matches", type=int, default=10_000)
+    options.add_argument("--photos", type=int, default=4)
+    options.add_argument("--resamples", type=int, default=100)
     options.add_argument("--report", action="store_true")
     asked = options.parse_args(argv)
-    game = scenario(asked.matches)
+    game = scenario(asked.matches, asked.resamples)
     matches = all_matches(game)[: asked.matches]
-    materials = {seed: made_up_materials(seed) for seed in game.seeds}
+    materials = {seed: made_up_materials(seed, asked.photos) for seed in game.seeds}
     with tempfile.TemporaryDirectory() as folder:
         run = RunDirectory.create(Path(folder) / "run", game)
         manifest = Manifest(run.root / "manifest.jsonl")
@@ -85,12 +93,19 @@ def main(argv: Sequence[str] = ()) -> None:
         for match in matches:
             recorder.standing(match, materials[match.seed])
         print(f"standing of all, finished: {time.perf_counter() - began:.1f} s")
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         finish_run(run, game, again, "complete", 0.0)
-        print(f"finish: {time.perf_counter() - began:.1f} s; {memory()}, {files_open()} files open")
+        print(
+            f"finish: {time.perf_counter() - began:.1f} s, {time.process_time() - used:.1f} s of computing; "
+            f"{memory()}, {files_open()} files open"
+        )
+        names = ("tables/images.parquet", "tables/metrics.parquet", "summary.json")
+        print(", ".join(size(run.root / name) for name in names), flush=True)
         if asked.report:
-            began = time.perf_counter()
+            began, used = time.perf_counter(), time.process_time()
             page = write_report(run.root)
-            size = page.stat().st_size / (1 << 20)
-            print(f"report: {time.perf_counter() - began:.1f} s, {size:.1f} MB; {memory()}")
+            print(
+                f"report: {time.perf_counter() - began:.1f} s, {time.process_time() - used:.1f} s of computing; "
+                f"{size(page)}; {memory()}"
+            )
         run.close()

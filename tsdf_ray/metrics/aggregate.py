@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tsdf_ray.metrics.bootstrap import interval
+from tsdf_ray.metrics.bootstrap import Draws, interval
 from tsdf_ray.metrics.curves import derive
-from tsdf_ray.metrics.resample import KEYS, Groups, resample
-
-if TYPE_CHECKING:
-    import pandas as pd
+from tsdf_ray.metrics.resample import Groups, Key, MeasuredOn, resample
 
 METRICS = pa.schema(
     [
@@ -61,22 +58,19 @@ _SETS = {
 }
 
 
-def aggregate(images: pa.Table, resamples: int, run_seed: int) -> pa.Table:
+def aggregate(images: pa.Table, resamples: int, run_seed: int, draws: Draws | None = None) -> pa.Table:
     """tables/images.parquet -> tables/metrics.parquet (schema `METRICS`), per seed and pooled.
 
     Intervals are hierarchical bootstrap percentiles (bootstrap.py). Derived from the curves of SR_mask: persistence,
     half_life, persistence_rounds, half_life_rounds, each also with suffix _initial (curves.py). Values do not depend on
-    the order of the rows.
+    the order of the rows, nor on `draws`, which saves drawing again where a run is aggregated pair by pair.
     """
     tables = [METRICS.empty_table()]
+    draws = draws or Draws()
     for pair in _pairs(images):
-        seeds = sorted(set(pair["seed"].tolist()))
-        for label in [*seeds, None]:
-            # Of a single seed, pooled is the same as its own.
-            if label is not None or len(seeds) > 1:
-                groups = resample(pair if label is None else pair[pair["seed"] == label], resamples, run_seed)
-            tables += [_table(groups, label), _derived_table(groups, label)]
-    return pa.concat_tables(tables)
+        for seed, groups in resample(pair, resamples, run_seed, draws):
+            tables += [_table(groups, seed), _derived_table(groups, seed)]
+    return pa.concat_tables(tables).combine_chunks()
 
 
 def differences(images: pa.Table, metrics: Sequence[str], resamples: int, run_seed: int) -> pa.Table:
@@ -87,9 +81,11 @@ def differences(images: pa.Table, metrics: Sequence[str], resamples: int, run_se
     """
     named = images.filter(pc.is_in(images["metric"], pa.array(list(metrics), pa.string())))
     against: dict[str, dict[str, Groups]] = {}
+    draws = Draws()
     for pair in _pairs(named):
-        defender, attacker = str(pair["defender"].iloc[0]), str(pair["attacker"].iloc[0])
-        against.setdefault(attacker, {})[defender] = resample(pair, resamples, run_seed)
+        *_, (_, groups) = resample(pair, resamples, run_seed, draws)
+        key = groups.keys[0]
+        against.setdefault(key.attacker, {})[key.defender] = groups
     rows: list[dict[str, Any]] = []
     for defenders in against.values():
         names = list(defenders)
@@ -101,14 +97,13 @@ def differences(images: pa.Table, metrics: Sequence[str], resamples: int, run_se
 
 
 def _paired(a: Groups, b: Groups, other: str) -> Iterator[dict[str, Any]]:
-    shared = [name for name in [*KEYS, "photos"] if name != "defender"]
-    place = {key: j for j, key in enumerate(b.keys[shared].itertuples(index=False, name=None))}
-    for i, key in enumerate(a.keys[shared].itertuples(index=False, name=None)):
-        j = place.get(key)
+    place = {_like(key, photos): j for j, (key, photos) in enumerate(zip(b.keys, b.photos, strict=True))}
+    for i, (key, photos) in enumerate(zip(a.keys, a.photos, strict=True)):
+        j = place.get(_like(key, photos))
         if j is None or not (np.isfinite(a.value_G[i]) and np.isfinite(b.value_G[j])):
             continue
         low, high = interval((a.replicates_GR[i] - b.replicates_GR[j])[None])
-        yield a.keys.iloc[i][KEYS].to_dict() | {
+        yield key._asdict() | {
             "other": other,
             "value": float(a.value_G[i] - b.value_G[j]),
             "low": float(low[0]),
@@ -117,21 +112,27 @@ def _paired(a: Groups, b: Groups, other: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _pairs(images: pa.Table) -> Iterator[pd.DataFrame]:
+def _like(key: Key, photos: MeasuredOn) -> tuple[Key, MeasuredOn]:
+    return key._replace(defender=""), photos
+
+
+def _pairs(images: pa.Table) -> Iterator[pa.Table]:
     """Rows of one defender against one attacker at a time, so that memory stays with the largest pair."""
+    names = [pc.unique(images[column]) for column in ("defender", "attacker")]
+    if images.num_rows and all(len(values) == 1 for values in names):
+        yield images
+        return
     seen = dict.fromkeys(zip(images["defender"].to_pylist(), images["attacker"].to_pylist(), strict=True))
     for defender, attacker in seen:
         mask = pc.and_(pc.equal(images["defender"], defender), pc.equal(images["attacker"], attacker))
-        yield images.filter(mask).to_pandas()
+        yield images.filter(mask)
 
 
 def _table(groups: Groups, seed: int | None) -> pa.Table:
     low_G, high_G = interval(groups.replicates_GR)
     known_G = np.isfinite(groups.value_G)
-    reasons = [
-        None if known else reason_for(str(metric)) for metric, known in zip(groups.keys["metric"], known_G, strict=True)
-    ]
-    columns = {name: groups.keys[name].tolist() for name in KEYS} | {
+    reasons = [None if known else reason_for(key.metric) for key, known in zip(groups.keys, known_G, strict=True)]
+    columns = {name: [getattr(key, name) for key in groups.keys] for name in Key._fields} | {
         "seed": [seed] * len(groups.keys),
         "value": _nullable(groups.value_G),
         "low": _nullable(np.where(known_G, low_G, np.nan)),
@@ -152,11 +153,14 @@ def reason_for(metric: str) -> str:
 
 
 def _derived_table(groups: Groups, seed: int | None) -> pa.Table:
+    derived = list(derive(groups))
+    if not derived:
+        return METRICS.empty_table()
     rows = []
-    for found in derive(groups):
-        low_G, high_G = interval(found.replicates_R[None])
+    low_D, high_D = interval(np.stack([found.replicates_R for found in derived]))
+    for found, *ends in zip(derived, low_D, high_D, strict=True):
         missing = np.isnan(found.value)
-        bounds = [np.nan, np.nan] if missing else [low_G[0], high_G[0]]
+        bounds = [np.nan, np.nan] if missing else ends
         value, low, high = _nullable(np.array([found.value, *bounds]))
         open_above = found.end is not None and not missing and high is None
         rows.append(

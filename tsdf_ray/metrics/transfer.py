@@ -29,10 +29,12 @@ def transfer(metrics: pa.Table, scenario: Mapping[str, Any]) -> list[Table]:
     table, and generators none without a held-out one. `scenario` is the scenario as played, as plain data.
     """
     rows = metrics.filter(pc.and_(pc.is_null(metrics["seed"]), pc.equal(metrics["split"], "evaluation"))).to_pylist()
-    attackers, labels = dict.fromkeys(str(row["attacker"]) for row in rows), _labels(scenario)
+    attackers: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        attackers.setdefault(str(row["attacker"]), []).append(row)
+    labels = _labels(scenario)
     tables: list[Table] = []
-    for attacker in attackers:
-        own = [row for row in rows if row["attacker"] == attacker]
+    for attacker, own in attackers.items():
         for metric in DETECTOR_METRICS:
             cells = [(row, row["model"]) for row in own if (row["phase"], row["metric"]) == ("detection", metric)]
             tables += _table("detectors", metric, attacker, cells, lambda d, m: m in _entry(scenario, d, "detectors"))
@@ -63,17 +65,11 @@ def _table(
     last: dict[str, int] = {}
     for row, _ in cells:
         last[row["defender"]] = max(last.get(row["defender"], 0), row["round"])
-    rows: dict[str, Any] = {
-        defender: {
-            "round": last[defender],
-            "cells": {
-                model: _cell(row) | {"white_box": known(defender, model)}
-                for row, model in cells
-                if (row["defender"], row["round"]) == (defender, last[defender])
-            },
-        }
-        for defender in last
-    }
+    rows: dict[str, Any] = {defender: {"round": round, "cells": {}} for defender, round in last.items()}
+    for row, model in cells:
+        defender = row["defender"]
+        if row["round"] == last[defender]:
+            rows[defender]["cells"][model] = _cell(row) | {"white_box": known(defender, model)}
     models = list(dict.fromkeys(model for _, model in cells))
     return [{"of": of, "metric": metric, "attacker": attacker, "models": models, "rows": rows}] if rows else []
 

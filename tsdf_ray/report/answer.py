@@ -12,12 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from markupsafe import Markup
 
-from tsdf_ray.metrics.bootstrap import interval, photo_counts, seed_counts
-from tsdf_ray.report.data import MISSING, Key, Run, Value
-from tsdf_ray.report.many import protection_rows
+from tsdf_ray.report.data import Key, Run, Value
+from tsdf_ray.report.gains import Gains
 
 HOLDS, WORN, NOTHING, UNKNOWN = "holds", "worn down", "no effect", "not measured"
 _WORDS = {HOLDS: "still works against", WORN: "is worn down by", NOTHING: "shows no effect against"}
@@ -26,9 +24,6 @@ WEAKENED = 0.15
 
 NAMED = 8
 """Most names in a sentence."""
-
-Cells = dict[tuple[int, str], tuple[float, float]]
-"""(seed, photo) -> sum of value, sum of weight."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,8 @@ class Answer:
 
 def answer(run: Run) -> Answer:
     """Compare the pairs of a run after their last rounds."""
-    photos = _protection(run)
-    cells = {pair: _cell(run, pair, *photos[pair]) for pair in run.pairs}
+    gains = Gains(run)
+    cells = {pair: _cell(run, pair, gains.over_none(pair)) for pair in run.pairs}
     unprotected = {a: run.reference(a, run.rounds, "none", "protection") for a in run.attackers}
     ranked = sorted(run.defenders, key=lambda d: _strength(run, cells, d), reverse=True)
     measured = [d for d in ranked if _worst(run, cells, d)]
@@ -79,7 +74,7 @@ def answer(run: Run) -> Answer:
     if len(measured) > 1:
         clauses = [_clause(run, cells, d) for d in measured[1:4]]
         more.append(Markup("; ").join(clauses) + ".")
-        more.append(_comparison(run, cells, measured, {pair: own for pair, (own, _) in photos.items()}))
+        more.append(_comparison(run, cells, measured, gains))
     more += _unadapted(run)
     more += _weakened(run)
     if len(run.seeds) == 1:
@@ -93,9 +88,8 @@ def answer(run: Run) -> Answer:
     return Answer(headline, tuple(more), cells, unprotected, tuple(ranked))
 
 
-def _cell(run: Run, pair: Key, own: Cells, bare: Cells) -> Cell:
+def _cell(run: Run, pair: Key, gain: Value) -> Cell:
     value = run.last(pair)
-    gain = paired_difference(own, bare, *run.bootstrap)
     if value.value is None:
         return Cell(pair, value, gain, UNKNOWN)
     without = run.reference(pair[1], len(run.over_rounds(pair, "protection")), "none", "protection", pair[0])
@@ -175,19 +169,24 @@ def _clause(run: Run, cells: dict[Key, Cell], defender: str) -> Markup:
 
 
 def _against(cells: Sequence[Cell], full: bool) -> Markup:
+    """Every attacker with its numbers; of more than `NAMED` how many they are, and the two ends."""
+    many = len(cells) > NAMED
+    if many:
+        ordered = sorted(cells, key=lambda c: c.value.value or 0.0)
+        cells = ordered[0], ordered[-1]
     parts = []
     for i, cell in enumerate(cells):
         between = " of forgeries fail, 95\u00a0% interval " if full and i == 0 else ", "
         value = cell.value
         parts.append(Markup("<b>{}</b> ({}{}{})").format(cell.pair[1], percent(value.value), between, span(value)))
-    return listed(parts)
+    return Markup("{} attackers, from {} to {}").format(len(ordered), *parts) if many else listed(parts)
 
 
-def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], photos: dict[Key, Cells]) -> Markup:
+def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], gains: Gains) -> Markup:
     """The strongest defender's worst case beside the next one's."""
     worst = sorted((w for d in measured if (w := _worst(run, cells, d))), key=lambda c: -(c.value.value or 0.0))
     a, b = worst[0], worst[1]
-    difference = paired_difference(photos[a.pair], photos[b.pair], *run.bootstrap)
+    difference = gains.between(a.pair, b.pair)
     names = Markup("{} ({}) and {} ({})").format(a.pair[0], percent(a.value.value), b.pair[0], percent(b.value.value))
     if difference.value is not None and difference.low is not None and difference.high is not None:
         apart: bool | None = difference.low > 0 or difference.high < 0
@@ -198,46 +197,6 @@ def _comparison(run: Run, cells: dict[Key, Cell], measured: list[str], photos: d
         apart, measure = a.value.apart_from(b.value), Markup("by whether their intervals overlap")
     told = "differ" if apart else "cannot be told apart"
     return Markup("Each against the attacker that harms it most, {} {}: {}.").format(names, told, measure)
-
-
-def _protection(run: Run) -> dict[Key, tuple[Cells, Cells]]:
-    """Of every pair, protection per seed and photo after its last round: of its published photos, and of unprotected
-    ones."""
-    found: dict[Key, tuple[Cells, Cells]] = {pair: ({}, {}) for pair in run.pairs}
-    last = {pair: len(run.over_rounds(pair, "protection")) for pair in run.pairs}
-    path = run.root / "tables" / "images.parquet"
-    for row in protection_rows(path) if path.exists() else ():
-        pair = row["defender"], row["attacker"]
-        if pair not in found or row["round"] != last[pair] or row["value"] is None:
-            continue
-        own, bare = found[pair]
-        into = (
-            own if row["phase"] == "after" else bare if (row["phase"], row["model"]) == ("reference", "none") else None
-        )
-        if into is not None:
-            total, weight = into.get((row["seed"], row["photo"]), (0.0, 0.0))
-            into[row["seed"], row["photo"]] = (total + row["value"], weight + row["weight"])
-    return found
-
-
-def paired_difference(a: Cells, b: Cells, resamples: int = 1000, run_seed: int = 0) -> Value:
-    """Mean of a minus mean of b over the (seed, photo) both have, with the bootstrap of all intervals (metrics)."""
-    shared = sorted(key for key in a.keys() & b.keys() if a[key][1] > 0 and b[key][1] > 0)
-    if not shared:
-        return MISSING
-    photos: dict[int, list[str]] = {}
-    for seed, photo in shared:
-        photos.setdefault(seed, []).append(photo)
-    times_RS = seed_counts(run_seed, list(photos), resamples)
-    drawn_R4, total_4 = np.zeros((resamples, 4)), np.zeros(4)
-    for s, (seed, names) in enumerate(photos.items()):
-        sums_P4 = np.array([(*a[seed, name], *b[seed, name]) for name in names])
-        drawn_R4 += photo_counts(run_seed, seed, names, times_RS[:, s]) @ sums_P4
-        total_4 += sums_P4.sum(0)
-    spread_R = drawn_R4[:, 0] / drawn_R4[:, 1] - drawn_R4[:, 2] / drawn_R4[:, 3]
-    low, high = interval(spread_R[None])
-    value = total_4[0] / total_4[1] - total_4[2] / total_4[3]
-    return Value(float(value), float(low[0]), float(high[0]), len(shared))
 
 
 def percent(value: float | None) -> str:

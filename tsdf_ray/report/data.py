@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,8 +77,8 @@ class Run:
     summary: dict[str, Any]
     scenario: dict[str, Any]
     scenario_yaml: str
-    events: tuple[dict[str, Any], ...]
-    manifest: tuple[dict[str, Any], ...]
+    events: Iterable[dict[str, Any]]
+    manifest: Iterable[dict[str, Any]]
     rows: Mapping[tuple[Any, ...], Value] = field(repr=False)
     """Pooled rows of metrics.parquet by (defender, attacker, round, judged_round, step_share, phase, model, metric)."""
 
@@ -95,8 +95,8 @@ class Run:
             summary,
             yaml.safe_load(text) or {},
             text,
-            tuple(_lines(root / "events.jsonl")),
-            tuple(_lines(root / "manifest.jsonl")),
+            Lines(root / "events.jsonl"),
+            Lines(root / "manifest.jsonl"),
             # When every match failed in its first round there are no tables: the page then says why.
             _rows(root / "tables" / "metrics.parquet", nothing_yet, len(summary["pairs"]))
             if summary.get("pairs")
@@ -216,14 +216,21 @@ def _json(path: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
-    if not path.exists():
-        return
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # the last line of a run that was killed
+@dataclass(frozen=True)
+class Lines:
+    """The objects of a file of JSON lines, read one at a time whenever they are asked for; none when it is missing."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        if not self.path.exists():
             return
+        with self.path.open(encoding="utf-8") as file:
+            for line in file:
+                try:
+                    yield json.loads(line)
+                except ValueError:  # the last line of a run that was killed
+                    return
 
 
 def _rows(path: Path, remedy: str, pairs: int) -> dict[tuple[Any, ...], Value]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tsdf_ray.report.answer import Answer, Cell
 from tsdf_ray.report.data import DRAWN, Key, Run, Value, pooled
 
 DEFENDERS, ATTACKERS = 6, 4
@@ -75,13 +74,18 @@ def lines(run: Run, verdicts: dict[Key, str]) -> tuple[PairLine, ...]:
     )
 
 
-def protection_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of images.parquet that say how well photos were protected by w_r against G_r, a row group at a time."""
-    columns = ["seed", "defender", "attacker", "round", "judged_round", "phase", "model", "metric", "photo"]
-    with pq.ParquetFile(path) as file:
-        for number in range(file.num_row_groups):
-            table: pa.Table = file.read_row_group(number, columns=[*columns, "value", "weight"])
-            same = pc.equal(table["round"], table["judged_round"])
-            phase = pc.is_in(table["phase"], pa.array(["after", "reference"]))
-            table = table.filter(pc.and_(pc.and_(pc.equal(table["metric"], "protection"), same), phase))
-            yield from table.drop_columns(["judged_round", "metric"]).to_pylist()
+@dataclass(frozen=True)
+class Grid:
+    """Every defender against every attacker."""
+
+    attackers: tuple[str, ...]
+    """Those that harm most first."""
+    rows: tuple[tuple[str, tuple[Cell | None, ...]], ...]
+    """Defender, the strongest first, and its cell per attacker: None where they did not meet."""
+
+
+def grid(run: Run, found: Answer) -> Grid:
+    """All pairs of a run as one table."""
+    harm = {a: _mean(run, [p for p in run.pairs if p[1] == a]) for a in run.attackers}
+    attackers = tuple(sorted(harm, key=lambda a: harm[a]))
+    return Grid(attackers, tuple((d, tuple(found.cells.get((d, a)) for a in attackers)) for d in found.ranked))

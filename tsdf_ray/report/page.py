@@ -52,9 +52,10 @@ def write_page(root: Path, charts: dict[str, Chart], text: str) -> Path:
 
 def render(run: Run, charts: dict[str, Chart], found: Answer | None = None) -> str:
     """The page as text. Everything that comes from the run is escaped; only our own SVG and style sheet are not."""
-    template = page_template(_resource("page.html"), percent=percent, span=span)
+    template = page_template(_resource("page.html"), percent=percent, span=span, share=_share)
     found = found or answer(run)
     everyone = many.lines(run, {pair: cell.verdict for pair, cell in found.cells.items()})
+    grid = many.grid(run, found)
     run = many.drawn(run, found.ranked)
     return template.render(
         css=stylesheet(),
@@ -63,6 +64,7 @@ def render(run: Run, charts: dict[str, Chart], found: Answer | None = None) -> s
         run=run,
         answer=found,
         everyone=everyone,
+        grid=grid,
         states={HOLDS: "good", WORN: "mid", NOTHING: "bad", UNKNOWN: "none"},
         colours={d: i % len(SERIES) for i, d in enumerate(run.defenders)},
         payoff=_payoff(run, found.cells),
@@ -110,6 +112,11 @@ def _payoff(run: Run, cells: dict[Key, Cell]) -> list[tuple[str, list[dict[str, 
             row.append({"cell": cell, "gain": _gain(cell.gain), "played": played} if cell else None)
         rows.append((d, row))
     return rows
+
+
+def _share(value: float | None) -> str:
+    """'88', for a table that says elsewhere that it is in per cent."""
+    return "–" if value is None else f"{100 * value:.0f}"
 
 
 def _gain(value: Value) -> str:

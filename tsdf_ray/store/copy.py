@@ -25,7 +25,8 @@ from tsdf_ray.store.manifest import KEPT_CHECKPOINTS, Entry, Manifest, stale_che
 from tsdf_ray.store.mirror import Mirror
 
 SETTLED = 256
-"""Lines after which the manifest of the copy is written anew, as are the events."""
+"""Lines after which the manifest of the copy is written anew, as are the events; of a long run a quarter of what it
+has, so that all writing together grows with the run, not with its square."""
 FEW = 3
 """Tries of writing the lease: one that takes longer than a lease lasts may write over the next holder's."""
 BEGUN = {"lock", "scenario.yaml"}
@@ -155,7 +156,7 @@ class Copy:
             self.check()  # that may have taken long
             self.mirror.write(line_name(len(self._lines)), entry.line().encode())
             self._lines.append(entry.line())
-            if len(self._lines) - self._settled >= SETTLED:
+            if len(self._lines) - self._settled >= max(SETTLED, self._settled // 4):
                 self._settle()
             if old := stale_checkpoint(entry.match, entry.round):
                 self.mirror.delete(old)

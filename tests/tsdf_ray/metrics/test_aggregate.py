@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tsdf_ray.metrics import METRICS, Stage, aggregate, differences, make_rows, summarise
-from tsdf_ray.metrics.bootstrap import interval, photo_counts, seed_counts
+from tsdf_ray.metrics.bootstrap import Draws, interval, photo_counts, seed_counts
 from tsdf_ray.metrics.rows import Measures
 
 AFTER = Stage(1, 1, "after")
@@ -231,6 +231,33 @@ def test_counts_draw_seeds_then_photos(seeds: int, photos: int, run_seed: int) -
     counts = photo_counts(run_seed, 0, [str(p) for p in range(photos)], times[:, 0])
     np.testing.assert_array_equal(counts.sum(1), times[:, 0] * photos)
     np.testing.assert_array_equal(counts, photo_counts(run_seed, 0, [str(p) for p in range(photos)], times[:, 0]))
+
+
+def test_draws_are_kept_and_are_the_same() -> None:
+    names = [[f"{seed}.{i}" for i in range(20)] for seed in range(3)]
+    times = seed_counts(0, (0, 1, 2), 50)
+    roomy, tight = Draws(), Draws(most_bytes=1500)  # one draw of 50 x 20 counts, a byte each
+    for _ in range(2):
+        for seed in range(3):
+            wanted = photo_counts(0, seed, names[seed], times[:, seed])
+            for draws in (roomy, tight):
+                found = draws.photo_counts(0, seed, names[seed], times[:, seed])
+                np.testing.assert_array_equal(found, wanted)
+                found[:] = -1  # the caller's own
+    assert len(roomy._kept) == 3
+    assert len(tight._kept) == 1
+    ones = np.ones(50, dtype=np.int64)
+    np.testing.assert_array_equal(roomy.photo_counts(0, 0, names[0], ones), photo_counts(0, 0, names[0], ones))
+
+
+def test_pair_by_pair_as_all_at_once() -> None:
+    rng = np.random.default_rng(4)
+    pairs = [
+        pa.concat_tables([measured({"m": rng.random(30)}, seed=s, defender=d) for s in (0, 1)]) for d in ("x", "y")
+    ]
+    draws = Draws()
+    apart = pa.concat_tables([aggregate(pair, 200, 0, draws) for pair in pairs])
+    assert apart.equals(aggregate(pa.concat_tables(pairs), 200, 0))
 
 
 def test_percentiles_leave_out_what_is_undefined_and_keep_what_is_infinite() -> None:

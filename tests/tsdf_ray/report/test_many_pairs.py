@@ -9,8 +9,8 @@ import pytest
 
 from tsdf_ray.game.spec import all_matches
 from tsdf_ray.report import many, write_report
-from tsdf_ray.report.answer import answer
-from tsdf_ray.report.data import DRAWN, Run
+from tsdf_ray.report.answer import HOLDS, Cell, _against, answer
+from tsdf_ray.report.data import DRAWN, Run, Value
 from tsdf_ray.report.figures import all_charts
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.finish import finish_run
@@ -62,12 +62,34 @@ def test_every_pair_has_its_verdict_by_its_own_photos(root: Path) -> None:
     assert all(cell.gain.known for cell in cells.values())
 
 
+def test_one_table_has_every_defender_against_every_attacker(root: Path) -> None:
+    run = Run.load(root)
+    found = answer(run)
+    grid = many.grid(run, found)
+    assert [defender for defender, _ in grid.rows] == list(found.ranked)
+    assert sorted(grid.attackers) == sorted(run.attackers)
+    for defender, cells in grid.rows:
+        assert list(cells) == [found.cells[defender, attacker] for attacker in grid.attackers]
+    harm = [sum(found.cells[d, a].value.value or 0.0 for d in run.defenders) for a in grid.attackers]
+    assert harm == sorted(harm)
+
+
+def test_many_attackers_are_counted_and_the_ends_named() -> None:
+    values = (0.4, 0.2, 0.9, 0.5, 0.3, 0.6, 0.7, 0.8, 0.45)
+    cells = [Cell(("d", f"a{i}"), Value(v, v - 0.1, v + 0.1), Value(None), HOLDS) for i, v in enumerate(values)]
+    text = str(_against(cells, full=True))
+    assert text.startswith("9 attackers, from <b>a1</b> (20\u00a0% of forgeries fail, 95\u00a0% interval ")
+    assert " to <b>a2</b> (90\u00a0%, " in text
+    assert str(_against(cells[:8], full=False)).count("<b>") == 8
+
+
 @pytest.mark.slow
 def test_the_page_tells_of_all(root: Path) -> None:
     text = write_report(root).read_text()
     assert "This run has 35 pairs" in text
     table = text[text.index('<section id="everyone">') : text.index('<section id="numbers">')]
-    assert len(re.findall(r"d\d against a\d", table)) == DEFENDERS * ATTACKERS
+    assert len(re.findall(r">d\d against a\d<", table)) == DEFENDERS * ATTACKERS
+    assert len(re.findall(r'title="d\d against a\d: ', table)) == DEFENDERS * ATTACKERS
     shown = text[text.index('<section id="numbers">') :]
     assert len(re.findall(r"<summary><span class=.s\d.>d\d</span> against a\d", shown)) == DRAWN
     assert len(text) < 3_000_000
