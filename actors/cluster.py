@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError
 
+from actors.listening import check_listening
 from actors.token import REMEDY, use_token
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
@@ -47,6 +48,7 @@ def connect(address: str | None) -> Connection:
         return Connection(owned=False)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        check_listening(address)
         use_token()
         try:
             with _handler_kept():
