@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tsdf_ray.address import cluster_address
 from tsdf_ray.begun import begun_run
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri
+from tsdf_ray.files import is_uri, without_secrets
 from tsdf_ray.game.control import Progress
 from tsdf_ray.game.materials import load_materials
 from tsdf_ray.game.needs import ready
@@ -89,7 +89,8 @@ def tune(
     """
     address = cluster_address(address)
     if out is not None and is_uri(out):
-        raise UserError(f"--out {out}: a search is written to a folder (of shared storage, where machines share it)")
+        name = without_secrets(str(out))
+        raise UserError(f"--out {name}: a search is written to a folder (of shared storage, where machines share it)")
     game = _game(scenario, changes)
     if go_on:
         earlier = begun_run(game, out, "search")
@@ -123,7 +124,7 @@ def write_report(path: str | Path) -> Path:
     """Write report.html and figures/ of a run or a search anew; returns the page. Raises UserError: no such run."""
     run = Run(path)
     if run.info.get("kind") == "search" and is_uri(path):
-        raise UserError(f"{path}: is a search; its report is made from a folder")
+        raise UserError(f"{without_secrets(str(path))}: is a search; its report is made from a folder")
     return _engine().report(run.path) if run.info.get("kind") == "search" else run.report()
 
 

@@ -11,6 +11,10 @@ FOLDER = "TSDF_FILES"
 """Environment variable: a folder of the user's with weights and data sets."""
 
 
+PASSWORD = re.compile(r"((?!\[)[^/@?#:]*):(?!\d*(?:[/?#]|$))")
+"""Of what follows `://`: the user, where a password comes next (and not a port)."""
+
+
 def located(path: str | Path) -> Path:
     """A relative path is one of the current folder; what is not there is looked for below `$TSDF_FILES`.
 
@@ -29,8 +33,27 @@ def is_uri(place: str | Path) -> bool:
 
 
 def without_secrets(uri: str) -> str:
-    """A URI as messages and records show it: no user, password or options."""
-    return re.sub(r"//[^/@]*@", "//", uri.partition("?")[0])
+    """A URI as messages and records show it: no user, password or options; a path stays as it is.
+
+    Of Azure's the user stays: it names the container. A password may hold `/`, `@` or `?`, not encoded as they should.
+    """
+    if not is_uri(uri):
+        return uri
+    scheme, _, rest = uri.partition("://")
+    plain = re.split(r"[?#]", rest)[0]
+    if password := PASSWORD.match(rest):
+        user, kept = password[1], plain if "@" in plain else rest
+        place = re.split(r"[?#]", kept.rpartition("@")[2])[0] if "@" in kept else ""
+    else:
+        user, found, place = plain.partition("@")
+        if not found or "/" in user:
+            return f"{scheme}://{plain}"
+    return f"{scheme}://{user}@{place}" if scheme.lower() in {"abfs", "abfss"} and user else f"{scheme}://{place}"
+
+
+def has_password(uri: str) -> bool:
+    """Does a URI carry a password?"""
+    return is_uri(uri) and PASSWORD.match(uri.partition("://")[2]) is not None
 
 
 def labels_of(weights: Iterable[str]) -> dict[str, str]:

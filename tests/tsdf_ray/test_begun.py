@@ -75,6 +75,12 @@ def test_a_search_is_no_race(tmp_path: Path) -> None:
         begun_run(GAME, tmp_path, "search")
 
 
+def test_options_of_a_uri_are_not_shown(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "run", GAME).close()
+    with pytest.raises(UserError, match=f"^file://{tmp_path}/run: is a run of another scenario"):
+        begun_run(Scenario.load("smoke", ("rounds=1",)), f"file://{tmp_path}/run?key=hidden")
+
+
 def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path) -> None:
     game = Scenario.load("sweep/separation-small")
     RunDirectory.create(tmp_path / "run", game, kind="search").close()

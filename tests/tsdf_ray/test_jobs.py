@@ -51,6 +51,14 @@ def test_a_scenario_with_a_search_is_searched() -> None:
         make_order(SEARCH, "s3://bucket/a")
 
 
+def test_a_password_does_not_travel_in_a_command() -> None:
+    with pytest.raises(UserError, match=r"^--out s3://bucket/run: whoever uses the cluster") as error:
+        make_order(GAME, "s3://KEY:hidden/more@bucket/run")
+    assert "hidden" not in str(error.value)
+    order = make_order(GAME, "s3://bucket/run?endpoint_override=host:9000")
+    assert order.metadata["out"] == "s3://bucket/run"
+
+
 @pytest.mark.parametrize("game", [GAME, SEARCH], ids=["race", "search"])
 def test_the_scenario_travels_as_it_is_played(game: Scenario, tmp_path: Path) -> None:
     (tmp_path / "scenario.yaml").write_text(make_order(game, "/runs/a").scenario)
