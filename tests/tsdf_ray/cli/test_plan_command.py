@@ -76,6 +76,8 @@ def test_a_probe_of_one_batch() -> None:
         ("quickstart --cluster 2x8gpu --set resources.gpus_per_match=64", "resources.gpus_per_match: 64 asked for, 16"),
         ("quickstart --cluster 4cpu+2x8gpu:1cpu --set resources.cpus_per_match=5", "resources.cpus_per_match: a match"),
         ("quickstart --cluster 1x8gpu --set resources.placement=spread", "resources.placement: a match needs 2 x"),
+        ("quickstart --cluster 2x8gpu --address HEAD:6379", "--cluster and --address: a plan is for one of them"),
+        ("quickstart --set resources.cpus_per_match=0.00001", "resources.cpus_per_match: 1e-05 leaves nothing"),
         ("quickstart --cluster 2x8tpu", "--cluster: '2x8tpu': '8tpu' is no amount"),
         (
             "quickstart --cluster 2x2gpu --set resources.workers={defender:8,attacker:8} --set micro_batch=1 "
