@@ -1,4 +1,4 @@
-"""Does a Ray head answer at an address? Asked first: Ray's own attempt goes on for many minutes, without a word of ours."""
+"""Does a Ray head answer at an address? Asked first: Ray's own attempt goes on for many minutes."""
 
 from __future__ import annotations
 
