@@ -32,6 +32,8 @@ def begun_run(game: Scenario, out: str | Path | None, kind: Literal["race", "sea
         run = Run(out)
     except UserError:
         if not is_uri(out):
+            if (Path(out) / "run.json").exists():
+                raise  # it is damaged, and that is said
             _clear_half_made(Path(out))
         return None
     name = without_secrets(str(out))

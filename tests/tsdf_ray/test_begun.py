@@ -61,7 +61,30 @@ def test_other_resources_are_the_same_race(tmp_path: Path) -> None:
     assert (out / "tables" / "metrics.parquet").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("manifest", "status", "words"),
+    [("damaged\n", "stopped", "line 1 is damaged"), (None, "complete", "manifest.jsonl: is missing; restore the file")],
+)
+def test_a_damaged_manifest_is_named_every_time(tmp_path: Path, manifest: str | None, status: str, words: str) -> None:
+    run = RunDirectory.create(tmp_path / "run", GAME)
+    run.update(status=status)
+    run.close()
+    if manifest is not None:
+        (tmp_path / "run" / "manifest.jsonl").write_text(manifest)
+    for _ in range(2):  # the lock of the first try is given back
+        with pytest.raises(UserError, match=words):
+            tsdf_ray.resume(tmp_path / "run", executor="inprocess")
+
+
+def test_a_damaged_record_is_no_new_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json"):
+        begun_run(GAME, tmp_path)
+
+
 def test_out_is_needed() -> None:
+    with pytest.raises(UserError, match="--out: is empty"):
+        tsdf_ray.play(GAME, "")
     with pytest.raises(UserError, match="--resume needs --out"):
         tsdf_ray.play(GAME, go_on=True)
 
