@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from tsdf_ray.armour import Armour, learned_armour, packaged_armour
+from tsdf_ray.armour import PACKAGED, Armour, learned_armour, packaged_armour, packaged_defender
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
@@ -25,9 +25,12 @@ from tsdf_ray.faces import BadPhoto, FaceSet, decode, photo_files, to_square
 from tsdf_ray.faces.decode import read_bytes
 from tsdf_ray.photos import LOCATORS, SEEN, Faces, Framed, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
 from tsdf_ray.regions import Pixels
+from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import whole_file, write_table
 
 TABLE = "visibility.csv"
+DEFENCE, BUDGET = "found", 0.05
+"""What protects unless something else is asked for."""
 
 Tell = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, of how many); may raise Stopped."""
@@ -121,12 +124,15 @@ def armour_of(
     """
     if run is not None:
         return learned_armour(Path(run), defender, attacker, epsilon)
+    check_packaged(defender, attacker, epsilon)
+    return packaged_armour(defender or DEFENCE, BUDGET if epsilon is None else epsilon, learned)
+
+
+def check_packaged(defender: str | None, attacker: str | None, epsilon: float | None) -> None:
+    """Raises UserError for what no packaged defence can be asked: cheap, nothing is learned."""
     if attacker is not None:
         raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")
-    budget = 0.05 if epsilon is None else epsilon
-    if learned is not None:
-        return packaged_armour(defender or "found", budget, learned)
-    return packaged_armour(defender or "found", budget)
+    packaged_defender(Scenario.load(PACKAGED), defender or DEFENCE, BUDGET if epsilon is None else epsilon)
 
 
 def _targets(files: list[Path], folder: Path, out: Path) -> list[Path]:

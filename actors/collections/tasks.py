@@ -18,15 +18,17 @@ from safetensors.numpy import load, save
 
 from actors.collections.collection import Collection
 from actors.collections.data import PART, Job, Progress, Tell, run
-from actors.collections.measure import Forging, Measure, Pairs, set_rows, summarise
+from actors.collections.measure import Forging, Measure, Pairs, check_labels, set_rows, summarise
 from actors.collections.readings import PHOTOS
 from actors.collections.sources import Source, open_source
 from actors.collections.workers import Prepare, Protect
 from tsdf_ray.armour import Armour
+from tsdf_ray.detectors import DETECTORS
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.photos import LOCATORS, Faces, NoFace
-from tsdf_ray.protection import armour_of
+from tsdf_ray.protection import armour_of, check_packaged
+from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
 
 RESERVED = frozenset({*PHOTOS.names, *Protect.columns.names, *Prepare.columns.names, "published"})
@@ -77,8 +79,9 @@ def protect(
     """
     photos, target = _opened(source, out, part)
     armour = None if run_dir is None else armour_of(run_dir, defender, attacker, epsilon)
-    if run_dir is None and attacker is not None:
-        raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")
+    if run_dir is None:
+        # Before the folder is claimed: with a mistake in its settings it could never be gone on with.
+        check_packaged(defender, attacker, epsilon)
     asked = {"defender": defender or "found", "epsilon": epsilon, "attacker": attacker}
     if armour is not None:
         asked |= {"run": str(Path(str(run_dir)).resolve()), "learned": array_digest(armour.state.tensors)}
@@ -156,8 +159,11 @@ def measure(
     if forgeries is not None:
         game = forgeries if isinstance(forgeries, Scenario) else Scenario.load(forgeries)
         forging = Forging.of(game, sum(photos.counts.values()))
+        check_labels(forging.generator, photos.labels.names)
     generated = {} if forging is None else forging.settings()
     asked = {"protected": before, "detectors": list(detectors), "size": size, "forgeries": generated}
+    for name in detectors:
+        look_up("detectors", name, DETECTORS)
     target.claim(_settings("measure", photos, before["part"]) | asked)
     job = Job("measure", Measure, (dict.fromkeys(detectors), size, forging))
     pairs = [Pairs(reading, published) for reading in photos.readings]

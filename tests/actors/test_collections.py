@@ -268,8 +268,21 @@ def face_set(path: Path, attributes: tuple[str, ...]) -> FaceSet:
     return FaceSet(stacked, index.labels_NA, attributes, index.ids)
 
 
-def test_a_named_error_of_a_worker_reaches_the_user(folder: Path, protected: Path, tmp_path: Path) -> None:
+def test_a_mistake_claims_no_folder(folder: Path, protected: Path, tmp_path: Path) -> None:
+    """The same command without the mistake would be refused there: other settings."""
+    out = tmp_path / "out"
+    for mistake in ({"epsilon": 5.0}, {"defender": "nosuch"}, {"attacker": "mtcnn"}):
+        with pytest.raises(UserError, match="|".join(mistake)):
+            jobs.protect(str(folder), str(out), **mistake)
     with pytest.raises(UserError, match=r"no column 'Black_Hair'.*leave --forgeries out"):
-        jobs.measure(str(folder), str(protected), str(tmp_path / "rows"), forgeries="quickstart", workers=1)
+        jobs.measure(str(folder), str(protected), str(out), forgeries="quickstart")
+    with pytest.raises(UserError, match="nosuch"):
+        jobs.measure(str(folder), str(protected), str(out), detectors=("nosuch",))
+    with pytest.raises(UserError, match="nosuch"):
+        jobs.prepare(str(folder), str(out), attacker="nosuch")
+    assert not out.exists()
+
+
+def test_more_workers_than_cpus(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--workers 99"):
         jobs.protect(str(folder), str(tmp_path / "other"), defender="noise", workers=99)
