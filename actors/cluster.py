@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray._private.utils as ray_utils
 from ray.exceptions import AuthenticationError
 
 from actors.listening import check_listening
@@ -83,13 +84,19 @@ def connect(address: str | None) -> Connection:
 
 @contextmanager
 def _handler_kept() -> Iterator[None]:
-    """`ray.init` puts a SIGTERM handler in place that exits at once; one that our host had set before stays."""
+    """`ray.init` puts SIGTERM handlers in place that exit at once, with codes of their own; one that our host had set
+    stays, also while Ray starts: a scheduler may send the signal at that moment."""
     before = signal.getsignal(signal.SIGTERM)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    theirs = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        ray_utils.set_sigterm_handler = theirs
+        signal.signal(signal.SIGTERM, before)
 
 
 def cluster_supply(address: str) -> Supply:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray._private.utils
 from ray_head import free_ports
 
 from actors.cluster import connect
@@ -109,3 +112,24 @@ def test_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(UserError, match=r"cannot be started.*timed out during startup.*--executor inprocess"):
         connect(None)
+
+
+def test_a_signal_while_ray_starts_is_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler takes the machine away at that moment: exit code 143, and a run that was stopped, has not failed."""
+    received: list[int] = []
+
+    def init(**options: object) -> None:
+        # As Ray does it, before it starts anything and again for its node.
+        ray._private.utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", init)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: received.append(number))
+    try:
+        connect(None)
+        ray._private.utils.set_sigterm_handler(before)
+        assert signal.getsignal(signal.SIGTERM) == before, "afterwards Ray's own way is as it was"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM]
