@@ -27,6 +27,7 @@ STATES: dict[str, State] = {
     JobStatus.STOPPED: "stopped",
 }
 FIRST_ANSWER_SECONDS, ANSWER_SECONDS = 10.0, 60.0
+NOT_FOUND = 404
 STOP_SECONDS = "60"
 """How long a job that is asked to stop may take to save its work; Ray's own 3 seconds are too few for a step."""
 
@@ -48,7 +49,11 @@ class RayJobs:
         use_token()
         with self._named():
             # First of all, and quickly: does anything answer?
-            requests.get(f"{address}/api/version", timeout=FIRST_ANSWER_SECONDS)
+            if requests.get(f"{address}/api/version", timeout=FIRST_ANSWER_SECONDS).status_code == NOT_FOUND:
+                raise UserError(
+                    f"{self._name}: what answers there is no dashboard of a Ray cluster; check --address, and where a "
+                    "tunnel leads"
+                )
             with _address_in_environment(address):
                 self._client = _Client(address)
 
