@@ -23,12 +23,11 @@ from actors.collections.readings import PHOTOS
 from actors.collections.sources import Source, open_source
 from actors.collections.workers import Prepare, Protect
 from tsdf_ray.armour import Armour
-from tsdf_ray.detectors import DETECTORS
+from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.photos import LOCATORS, Faces, NoFace
 from tsdf_ray.protection import armour_of, check_packaged
-from tsdf_ray.registry import look_up
 from tsdf_ray.scenario import Scenario
 
 RESERVED = frozenset({*PHOTOS.names, *Protect.columns.names, *Prepare.columns.names, "published"})
@@ -163,7 +162,7 @@ def measure(
     generated = {} if forging is None else forging.settings()
     asked = {"protected": before, "detectors": list(detectors), "size": size, "forgeries": generated}
     for name in detectors:
-        look_up("detectors", name, DETECTORS)
+        load_detector(name)
     target.claim(_settings("measure", photos, before["part"]) | asked)
     job = Job("measure", Measure, (dict.fromkeys(detectors), size, forging))
     pairs = [Pairs(reading, published) for reading in photos.readings]
