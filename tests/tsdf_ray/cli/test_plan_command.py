@@ -48,6 +48,12 @@ def test_what_is_asked_for_in_vain_is_said() -> None:
     )
 
 
+def test_gpus_that_nobody_asks_for_are_named() -> None:
+    result = run("quickstart --no-probe --cluster 2x8gpu")
+    assert "note: resources.gpus_per_match: is 0, so no GPU is used" in result.output
+    assert "no GPU is used" not in run("quickstart --no-probe --cluster 16cpu").output
+
+
 def test_for_programs() -> None:
     result = run("quickstart --no-probe --cluster 2x8gpu --set resources.gpus_per_match=0.25 --json")
     assert result.exit_code == 0, result.output
