@@ -29,6 +29,8 @@ from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import whole_file, write_table
 
 TABLE = "visibility.csv"
+COLLECTION = "_collection.json"
+"""In a folder that a job over a collection writes."""
 DEFENCE, BUDGET = "found", 0.05
 """What protects unless something else is asked for."""
 
@@ -125,7 +127,8 @@ def armour_of(
     if run is not None:
         return learned_armour(Path(run), defender, attacker, epsilon)
     check_packaged(defender, attacker, epsilon)
-    return packaged_armour(defender or DEFENCE, BUDGET if epsilon is None else epsilon, learned)
+    kind, budget = defender or DEFENCE, BUDGET if epsilon is None else epsilon
+    return packaged_armour(kind, budget) if learned is None else packaged_armour(kind, budget, learned)
 
 
 def check_packaged(defender: str | None, attacker: str | None, epsilon: float | None) -> None:
@@ -152,6 +155,8 @@ def _check_free(places: list[Path], out: Path, folder: Path) -> None:
         raise UserError(f"{out}: lies in the folder of the photos; choose a folder outside {folder}")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder")
+    if (out / COLLECTION).exists():
+        raise UserError(f"{out}: holds a collection's Parquet, which PNG files beside it spoil; choose another folder")
     for place in places:
         if os.path.lexists(place):
             raise UserError(f"{place}: exists; protect overwrites nothing, choose another folder")
@@ -160,7 +165,8 @@ def _check_free(places: list[Path], out: Path, folder: Path) -> None:
         while not parent.exists():
             parent = parent.parent
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"{folder_above}: cannot be written (no permission on {parent}); choose another folder")
+            why = f"no permission on {parent}" if parent.is_dir() else f"{parent} is no folder"
+            raise UserError(f"{folder_above}: cannot be written ({why}); choose another folder")
 
 
 def _read_all(

@@ -15,6 +15,10 @@ import torch
 from PIL import Image
 
 from actors.collections import tasks as jobs
+from actors.collections.collection import Collection
+from actors.collections.data import Job, run
+from actors.collections.measure import Measure
+from actors.collections.sources import open_source
 from tsdf_ray.attackers import prepare
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import Stopped, UserError
@@ -268,6 +272,14 @@ def face_set(path: Path, attributes: tuple[str, ...]) -> FaceSet:
     return FaceSet(stacked, index.labels_NA, attributes, index.ids)
 
 
+def test_a_worker_that_cannot_be_made_is_one_error(folder: Path, tmp_path: Path) -> None:
+    """Not Ray's traceback: in a worker's process is where a file that is missing on its node shows."""
+    source, out = open_source(str(folder), 10, frozenset()), Collection(str(tmp_path / "out"))
+    with pytest.raises(UserError, match="unknown name 'nosuch'; valid names: ") as error:
+        run(Job("measure", Measure, ({"nosuch": None}, 64, None)), source.readings, out, workers=1)
+    assert "Traceback" not in str(error.value)
+
+
 def test_a_mistake_claims_no_folder(folder: Path, protected: Path, tmp_path: Path) -> None:
     """The same command without the mistake would be refused there: other settings."""
     out = tmp_path / "out"
@@ -276,11 +288,20 @@ def test_a_mistake_claims_no_folder(folder: Path, protected: Path, tmp_path: Pat
             jobs.protect(str(folder), str(out), **mistake)
     with pytest.raises(UserError, match=r"no column 'Black_Hair'.*leave --forgeries out"):
         jobs.measure(str(folder), str(protected), str(out), forgeries="quickstart")
-    with pytest.raises(UserError, match="nosuch"):
-        jobs.measure(str(folder), str(protected), str(out), detectors=("nosuch",))
+    for detector in ("nosuch", "s3fd"):  # s3fd has no packaged weights
+        with pytest.raises(UserError, match=detector):
+            jobs.measure(str(folder), str(protected), str(out), detectors=(detector,))
     with pytest.raises(UserError, match="nosuch"):
         jobs.prepare(str(folder), str(out), attacker="nosuch")
     assert not out.exists()
+
+
+def test_a_folder_belongs_to_one_job(folder: Path, protected: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{protected}: holds what 'protect' wrote; give another folder"):
+        jobs.measure(str(folder), str(protected), str(protected))
+    with pytest.raises(UserError, match=f"^{protected}: holds a collection's Parquet"):
+        plain_protect(folder, protected, defender="noise", on_bad="skip")
+    assert not list(protected.glob("*.png"))
 
 
 def test_more_workers_than_cpus(folder: Path, tmp_path: Path) -> None:
