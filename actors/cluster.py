@@ -16,12 +16,21 @@ from ray.exceptions import AuthenticationError
 
 from actors.listening import check_listening
 from actors.token import REMEDY, use_token
+from tsdf_ray.address import cluster_address
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
 from tsdf_ray.game.supply import local_supply
 
 OBJECT_STORE_BYTES = 400 << 20
 """Of a local cluster: photo sets and weights of a few matches; the default would take 30 % of memory."""
+
+
+def checked_address(address: str | None) -> str | None:
+    """The cluster to join, as `cluster_address`. Raises UserError, before other work is done, when none answers."""
+    found = cluster_address(address)
+    if found is not None and not ray.is_initialized():
+        check_listening(found)
+    return found
 
 
 class Connection:

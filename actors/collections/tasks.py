@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import torch
 from safetensors.numpy import load, save
 
+from actors.cluster import checked_address
 from actors.collections.collection import Collection
 from actors.collections.data import PART, Job, Progress, Tell, run
 from actors.collections.measure import Forging, Measure, Pairs, check_labels, set_rows, summarise
@@ -76,11 +77,11 @@ def protect(
     A row per photo of the source, in its order (`Protect.columns`, then the source's labels). The same call again goes
     on: parts that are there are not computed again. Raises UserError.
     """
+    address = checked_address(address)
     photos, target = _opened(source, out, part)
     armour = None if run_dir is None else armour_of(run_dir, defender, attacker, epsilon)
     if run_dir is None:
-        # Before the folder is claimed: with a mistake in its settings it could never be gone on with.
-        check_packaged(defender, attacker, epsilon)
+        check_packaged(defender, attacker, epsilon)  # a folder claimed with a mistake could never be gone on with
     asked = {"defender": defender or "found", "epsilon": epsilon, "attacker": attacker}
     if armour is not None:
         asked |= {"run": str(Path(str(run_dir)).resolve()), "learned": array_digest(armour.state.tensors)}
@@ -117,6 +118,7 @@ def prepare(
     if learned or config.prepare.known_boxes:
         what = f"purify.{learned[0]}" if learned else "prepare.known_boxes"
         raise UserError(f"attackers.{name}: {what} needs all photos of a round at once; a collection is read in parts")
+    address = checked_address(address)
     photos, target = _opened(source, out, part)
     weights = {detector: game.weights_of(detector) for detector in config.prepare.detectors}
     asked = {"attacker": config.model_dump(mode="json"), "size": game.faces.size, "crop": game.faces.crop}
@@ -145,6 +147,7 @@ def measure(
     tables/images.parquet, and `_summary.json`. The same call again goes on. Raises UserError: not what `protect` wrote,
     not finished, another source.
     """
+    address = checked_address(address)
     published, target = Collection(protected), Collection(out)
     before = published.settings()
     if before.get("job") != "protect":

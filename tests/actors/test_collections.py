@@ -296,6 +296,23 @@ def test_a_mistake_claims_no_folder(folder: Path, protected: Path, tmp_path: Pat
     assert not out.exists()
 
 
+def test_the_cluster_is_the_one_that_every_command_joins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAY_ADDRESS counts, `local` is a cluster of our own, and a wrong one shows before anything is written."""
+    joined: list[str | None] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("actors.cluster.check_listening", joined.append)
+    monkeypatch.setattr(jobs, "open_source", lambda *words: (_ for _ in ()).throw(UserError("far enough")))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    for address in (None, "other:6379", "local"):
+        with pytest.raises(UserError, match="far enough"):
+            jobs.prepare(str(folder), str(tmp_path / "out"), attacker="mtcnn", address=address)
+    assert joined == ["head:6379", "other:6379"]
+    with pytest.raises(UserError, match="is a dashboard"):
+        jobs.prepare(str(folder), str(tmp_path / "out"), attacker="mtcnn", address="http://head:8265")
+
+
 def test_a_folder_belongs_to_one_job(folder: Path, protected: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"^{protected}: holds what 'protect' wrote; give another folder"):
         jobs.measure(str(folder), str(protected), str(protected))
