@@ -12,6 +12,7 @@ from typing import Any
 
 import ray
 import ray._private.utils as ray_utils
+from ray._private import auto_init_hook
 from ray.exceptions import AuthenticationError
 
 from actors.listening import check_listening
@@ -56,6 +57,8 @@ def connect(address: str | None) -> Connection:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         return Connection(owned=False)
+    # A thread of Ray Data that outlives our connection would start, or join, another Ray on its own.
+    auto_init_hook.enable_auto_connect = False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         check_listening(address)

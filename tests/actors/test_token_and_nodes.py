@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray._private.auto_init_hook
 import ray._private.utils
 from ray_head import free_ports
 
@@ -112,6 +113,17 @@ def test_ray_that_does_not_start_is_said_in_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("ray.init", init)
     with pytest.raises(UserError, match=r"cannot be started.*timed out during startup.*--executor inprocess"):
         connect(None)
+
+
+def test_a_thread_that_is_left_over_starts_no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's own calls would: a stopped `protect` left its reading thread, which started a cluster nobody asked for."""
+    started: list[object] = []
+    monkeypatch.setattr("ray._private.auto_init_hook.enable_auto_connect", True)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("ray.init", lambda **options: started.append(options.get("address")))
+    connect(None)
+    ray._private.auto_init_hook.auto_init_ray()
+    assert started == ["local"]
 
 
 def test_a_signal_while_ray_starts_is_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
