@@ -11,15 +11,27 @@ from contextlib import contextmanager
 from typing import Any
 
 import ray
+import ray._private.utils as ray_utils
+from ray._private import auto_init_hook
 from ray.exceptions import AuthenticationError
 
+from actors.listening import check_listening
 from actors.token import REMEDY, use_token
+from tsdf_ray.address import cluster_address
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
 from tsdf_ray.game.supply import local_supply
 
 OBJECT_STORE_BYTES = 400 << 20
 """Of a local cluster: photo sets and weights of a few matches; the default would take 30 % of memory."""
+
+
+def checked_address(address: str | None) -> str | None:
+    """The cluster to join, as `cluster_address`. Raises UserError, before other work is done, when none answers."""
+    found = cluster_address(address)
+    if found is not None and not ray.is_initialized():
+        check_listening(found)
+    return found
 
 
 class Connection:
@@ -45,8 +57,11 @@ def connect(address: str | None) -> Connection:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     if ray.is_initialized():
         return Connection(owned=False)
+    # A thread of Ray Data that outlives our connection would start, or join, another Ray on its own.
+    auto_init_hook.enable_auto_connect = False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        check_listening(address)
         use_token()
         try:
             with _handler_kept():
@@ -81,13 +96,19 @@ def connect(address: str | None) -> Connection:
 
 @contextmanager
 def _handler_kept() -> Iterator[None]:
-    """`ray.init` puts a SIGTERM handler in place that exits at once; one that our host had set before stays."""
+    """`ray.init` puts SIGTERM handlers in place that exit at once, with codes of their own; one that our host had set
+    stays, also while Ray starts: a scheduler may send the signal at that moment."""
     before = signal.getsignal(signal.SIGTERM)
+    if not callable(before) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    theirs = ray_utils.set_sigterm_handler
+    ray_utils.set_sigterm_handler = lambda handler: None
     try:
         yield
     finally:
-        if callable(before) and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
+        ray_utils.set_sigterm_handler = theirs
+        signal.signal(signal.SIGTERM, before)
 
 
 def cluster_supply(address: str | None) -> Supply:

@@ -16,6 +16,7 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.token import REMEDY, source, use_token
 from tsdf_ray.errors import UserError
+from tsdf_ray.files import without_secrets
 from tsdf_ray.jobs import SCENARIO_FILE, Job, NoAnswer, Order, State
 
 STATES: dict[str, State] = {
@@ -26,6 +27,7 @@ STATES: dict[str, State] = {
     JobStatus.STOPPED: "stopped",
 }
 FIRST_ANSWER_SECONDS, ANSWER_SECONDS = 10.0, 60.0
+NOT_FOUND = 404
 STOP_SECONDS = "60"
 """How long a job that is asked to stop may take to save its work; Ray's own 3 seconds are too few for a step."""
 
@@ -41,13 +43,17 @@ class RayJobs:
     """The jobs of the cluster whose dashboard is at `address`. Raises UserError: no answer, no token, a wrong one."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
+        self._name = without_secrets(address)
         for name in ("ray.dashboard.modules.dashboard_sdk", "ray._private.runtime_env.packaging"):
             logging.getLogger(name).setLevel(logging.WARNING)
         use_token()
         with self._named():
             # First of all, and quickly: does anything answer?
-            requests.get(f"{address}/api/version", timeout=FIRST_ANSWER_SECONDS)
+            if requests.get(f"{address}/api/version", timeout=FIRST_ANSWER_SECONDS).status_code == NOT_FOUND:
+                raise UserError(
+                    f"{self._name}: what answers there is no dashboard of a Ray cluster; check --address, and where a "
+                    "tunnel leads"
+                )
             with _address_in_environment(address):
                 self._client = _Client(address)
 
@@ -91,14 +97,14 @@ class RayJobs:
         except AuthenticationError as error:
             sent = source() if os.environ.get("RAY_AUTH_MODE", "").lower() == "token" else None
             what = f"refuses our token (from {sent})" if sent else "wants a token, and none was sent"
-            raise UserError(f"{self._address}: the cluster {what}; {REMEDY}") from error
+            raise UserError(f"{self._name}: the cluster {what}; {REMEDY}") from error
         except (requests.exceptions.RequestException, ConnectionError) as error:
             raise NoAnswer(
-                f"{self._address}: no dashboard of a Ray cluster answers there ({type(error).__name__}); "
+                f"{self._name}: no dashboard of a Ray cluster answers there ({type(error).__name__}); "
                 "check --address, and that a tunnel to the head is open"
             ) from error
         except RuntimeError as error:
-            raise UserError(f"{self._address}: the cluster refused the request: {error}") from error
+            raise UserError(f"{self._name}: the cluster refused the request: {error}") from error
 
 
 @contextmanager

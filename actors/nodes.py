@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 
 from actors.cluster import Connection, connect, supply_now
+from actors.listening import check_address
 from tsdf_ray.errors import UserError
 from tsdf_ray.game.plan import Supply
 
@@ -17,14 +17,16 @@ TELL_SECONDS = 5.0
 def wait_for_nodes(address: str, nodes: int, seconds: float, tell: Callable[[str], None]) -> Supply:
     """What the cluster at `address` has once `nodes` nodes are alive; the head may still be starting.
 
-    `tell` gets a line every few seconds that says what is missing. Raises UserError after `seconds`.
+    `tell` gets a line every few seconds that says what is missing. Raises UserError after `seconds`, and at once
+    for what is no address.
     """
+    check_address(address)
     until, told = time.monotonic() + seconds, 0.0
     connection: Connection | None = None
     try:
         while True:
             try:
-                connection = connection or _joined(address)
+                connection = connection or connect(address)
                 supply = supply_now()
                 if len(supply.nodes) >= nodes:
                     return supply
@@ -41,14 +43,3 @@ def wait_for_nodes(address: str, nodes: int, seconds: float, tell: Callable[[str
     finally:
         if connection is not None:
             connection.close()
-
-
-def _joined(address: str) -> Connection:
-    """Raises UserError at once when nothing listens: Ray's own attempt takes 20 seconds."""
-    host, colon, port = address.rpartition(":")
-    if colon and port.isdigit() and "//" not in host:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=POLL_SECONDS).close()
-        except OSError as error:
-            raise UserError(f"nothing listens at {address} yet") from error
-    return connect(address)

@@ -74,19 +74,26 @@ def _labels(family: Family, pixels_BCHW: npt.NDArray[np.uint8]) -> dict[str, npt
 def packaged_armour(kind: str, epsilon: float, learned: Arrays | None = None) -> Armour:
     """Learn a defence against the packaged generator G_0 on the packaged sample, or take what it `learned` before.
 
-    A defender of the quickstart plays as it does there, any other kind with its defaults; `epsilon` is set. Raises
-    UserError for an unknown kind and for an epsilon out of range.
+    Raises UserError as `packaged_defender`.
     """
     scenario = Scenario.load(PACKAGED)
-    played = [entry.config for entry in scenario.defenders.values() if entry.kind == kind]
-    content: dict[str, Any] = played[0].model_dump(mode="json") if played else {}
-    defender = make_defender(kind, content | {"epsilon": epsilon})
+    defender = packaged_defender(scenario, kind, epsilon)
     seed = scenario.seeds[0]
     materials = load_materials(scenario, seed)
     family = family_with(scenario.generator, materials.generator).freeze()
     knowledge = _knowledge(scenario, 1, {family.name: family}, defender, materials.splits.defender)
     state = defender.learn(knowledge) if learned is None else DefenceState(knowledge, learned)
     return Armour(defender, state, scenario.faces.size)
+
+
+def packaged_defender(scenario: Scenario, kind: str, epsilon: float) -> Defender:
+    """A defender of the quickstart as it plays there, any other kind with its defaults; `epsilon` is set.
+
+    Raises UserError for an unknown kind and for an epsilon out of range.
+    """
+    played = [entry.config for entry in scenario.defenders.values() if entry.kind == kind]
+    content: dict[str, Any] = played[0].model_dump(mode="json") if played else {}
+    return make_defender(kind, content | {"epsilon": epsilon})
 
 
 def learned_armour(run: Path, defender: str | None, attacker: str | None, epsilon: float | None) -> Armour:

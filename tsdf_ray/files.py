@@ -31,9 +31,20 @@ def is_uri(place: str | Path) -> bool:
 
 
 def without_secrets(uri: str) -> str:
-    """A URI as messages and records show it: no user, password or options."""
-    scheme, _, place, _ = _uri_parts(uri)
-    return scheme + place
+    """A URI as messages and records show it: no user, password or options; a path stays as it is.
+
+    Of Azure's the user stays: it names the container.
+    """
+    if not is_uri(uri):
+        return uri
+    scheme, user, place, _ = _uri_parts(uri)
+    container = user.partition(":")[0] if scheme.lower() in _WITH_CONTAINERS and place else ""
+    return f"{scheme}{container}@{place}" if container else scheme + place
+
+
+def has_password(uri: str) -> bool:
+    """Does a URI carry a password?"""
+    return is_uri(uri) and ":" in _uri_parts(uri)[1]
 
 
 def hider(uri: str) -> Callable[[str], str]:
@@ -41,8 +52,10 @@ def hider(uri: str) -> Callable[[str], str]:
 
     Of options, those that say where and how (`region`) stay. Other URIs in a text lose their secrets, too.
     """
-    _, user, _, options = _uri_parts(uri)
+    scheme, user, _, options = _uri_parts(uri)
     found = {user, options, *user.split(":", 1)}
+    if scheme.lower() in _WITH_CONTAINERS:
+        found.discard(user.partition(":")[0])
     for option in options.split("&"):
         name, _, value = option.partition("=")
         if name not in _OPEN_OPTIONS or "@" in unquote(value):
@@ -63,6 +76,7 @@ def _hidden(secrets: re.Pattern[str], text: str) -> str:
 
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s'\"<>]*")
 _OPEN_OPTIONS = frozenset({"region", "scheme", "endpoint_override", "allow_bucket_creation", "replication"})
+_WITH_CONTAINERS = frozenset({"abfs://", "abfss://"})
 _WITH_PORTS = frozenset({"hdfs", "viewfs", "http", "https"})
 
 
@@ -85,8 +99,8 @@ def _uri_parts(uri: str) -> tuple[str, str, str, str]:
 
 
 def _options_cut(text: str) -> tuple[str, str]:
-    before, _, options = text.partition("?")
-    return before, options
+    before, *options = re.split(r"[?#]", text, maxsplit=1)
+    return before, "".join(options)
 
 
 def labels_of(weights: Iterable[str]) -> dict[str, str]:

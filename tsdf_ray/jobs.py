@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from tsdf_ray.errors import UserError
-from tsdf_ray.files import is_uri, without_secrets
+from tsdf_ray.files import has_password, is_uri, without_secrets
 
 if TYPE_CHECKING:
     from tsdf_ray.scenario import Scenario
@@ -81,12 +81,18 @@ def make_order(game: Scenario, out: str, name: str | None = None, *, report: boo
 
     By default it is named after both. `out` is a path or URI the cluster's nodes share. The scenario travels with its
     defaults filled in, so that the digest here and there agree. Raises UserError for a relative path, a search at a
-    URI, and a name that cannot be one.
+    URI, a URI with a password, and a name that cannot be one.
     """
     if not out.startswith("/") and not is_uri(out):
         raise UserError(f"--out {out}: the job runs elsewhere; give an absolute path or URI that its nodes share")
     if game.search is not None and is_uri(out):
-        raise UserError(f"--out {out}: a search is written to a folder; give an absolute path that its nodes share")
+        shown = without_secrets(out)
+        raise UserError(f"--out {shown}: a search is written to a folder; give an absolute path that its nodes share")
+    if has_password(out):
+        raise UserError(
+            f"--out {without_secrets(out)}: whoever uses the cluster can read a job's command; leave the password out, "
+            "the nodes find credentials as the storage's own tools do"
+        )
     if name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise UserError(f"--submission-id {name}: use up to 100 letters, digits, `-`, `_` and `.`")
     verb = "play" if game.search is None else "tune"

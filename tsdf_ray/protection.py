@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from tsdf_ray.armour import Armour, learned_armour, packaged_armour
+from tsdf_ray.armour import PACKAGED, Armour, learned_armour, packaged_armour, packaged_defender
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import Arrays
 from tsdf_ray.errors import UserError
@@ -26,9 +26,14 @@ from tsdf_ray.faces.decode import read_bytes
 from tsdf_ray.files import is_uri, without_secrets
 from tsdf_ray.photos import LOCATORS, SEEN, Faces, Framed, NoFace, Steps, framed, moved, noted, png, seen, whole_steps
 from tsdf_ray.regions import Pixels
+from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.atomic import whole_file, write_table
 
 TABLE = "visibility.csv"
+COLLECTION = "_collection.json"
+"""In a folder that a job over a collection writes."""
+DEFENCE, BUDGET = "found", 0.05
+"""What protects unless something else is asked for."""
 
 Tell = Callable[[str, int, int], None]
 """Called with (what is being done, how many are done, of how many); may raise Stopped."""
@@ -124,12 +129,16 @@ def armour_of(
         if is_uri(run):
             raise UserError(f"--from {without_secrets(str(run))}: a run is read from a folder; copy it to one")
         return learned_armour(Path(run), defender, attacker, epsilon)
+    check_packaged(defender, attacker, epsilon)
+    kind, budget = defender or DEFENCE, BUDGET if epsilon is None else epsilon
+    return packaged_armour(kind, budget) if learned is None else packaged_armour(kind, budget, learned)
+
+
+def check_packaged(defender: str | None, attacker: str | None, epsilon: float | None) -> None:
+    """Raises UserError for what no packaged defence can be asked: cheap, nothing is learned."""
     if attacker is not None:
         raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")
-    budget = 0.05 if epsilon is None else epsilon
-    if learned is not None:
-        return packaged_armour(defender or "found", budget, learned)
-    return packaged_armour(defender or "found", budget)
+    packaged_defender(Scenario.load(PACKAGED), defender or DEFENCE, BUDGET if epsilon is None else epsilon)
 
 
 def _targets(files: list[Path], folder: Path, out: Path) -> list[Path]:
@@ -149,6 +158,8 @@ def _check_free(places: list[Path], out: Path, folder: Path) -> None:
         raise UserError(f"{out}: lies in the folder of the photos; choose a folder outside {folder}")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file; give a folder")
+    if (out / COLLECTION).exists():
+        raise UserError(f"{out}: holds a collection's Parquet, which PNG files beside it spoil; choose another folder")
     for place in places:
         if os.path.lexists(place):
             raise UserError(f"{place}: exists; protect overwrites nothing, choose another folder")
@@ -157,7 +168,8 @@ def _check_free(places: list[Path], out: Path, folder: Path) -> None:
         while not parent.exists():
             parent = parent.parent
         if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise UserError(f"{folder_above}: cannot be written (no permission on {parent}); choose another folder")
+            why = f"no permission on {parent}" if parent.is_dir() else f"{parent} is no folder"
+            raise UserError(f"{folder_above}: cannot be written ({why}); choose another folder")
 
 
 def _read_all(

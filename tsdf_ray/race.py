@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from tsdf_ray.errors import MatchFailed, NotStored, Stopped, TakenOver
+from tsdf_ray.errors import MatchFailed, NotStored, Stopped, TakenOver, UserError
 from tsdf_ray.game.control import Progress, Quiet
 from tsdf_ray.game.executor import Executor, StepEvent, make_executor
 from tsdf_ray.game.match import Table, play_match
@@ -41,8 +41,11 @@ def play_all(
 ) -> Run:
     began, earlier = time.time(), float(run.info().get("seconds", 0.0))
     control = progress or Quiet()
-    manifest = Manifest(run.root / "manifest.jsonl")
-    manifest.repair()
+    try:
+        manifest = _manifest(run)
+    except UserError:
+        run.close()
+        raise
     recorder = Recorder(run.root, manifest, run, control.note)
     failed: dict[str, str] = {}
     status: str | None = "failed"
@@ -93,6 +96,16 @@ def _end(
     else:
         run.update(status=status, seconds=seconds)
     run.finished()
+
+
+def _manifest(run: RunDirectory) -> Manifest:
+    """Its finished rounds, without a torn last line. Raises UserError when it is damaged, or gone from a whole run."""
+    path = run.root / "manifest.jsonl"
+    if run.info()["status"] == "complete" and not path.exists():
+        raise UserError(f"{path}: is missing; restore the file from a copy, or play into a new folder")
+    manifest = Manifest(path)
+    manifest.repair()
+    return manifest
 
 
 class _Journal:

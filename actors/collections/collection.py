@@ -47,6 +47,8 @@ class Collection:
             return
         except ValueError as error:
             raise UserError(f"{record.name}: is damaged ({error}); give another folder") from error
+        if before.get("job") != settings["job"]:
+            raise UserError(f"{self.place.name}: holds what {before.get('job')!r} wrote; give another folder")
         differing = [key for key in sorted({*before, *settings}) if before.get(key) != settings.get(key)]
         if differing:
             listed = "; ".join(

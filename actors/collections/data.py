@@ -190,6 +190,8 @@ def _polled(make: Callable[[], Iterator[pa.Table]]) -> Iterator[pa.Table | None]
             yield item
     finally:
         left.set()
+        if thread.is_alive():  # its connection ends now: what Ray Data says of that is no news
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 
 
 __all__ = ["PART", "Job", "Progress", "Tell", "run"]

@@ -8,7 +8,7 @@ of sets of forgeries come from what is kept of each part beside it (`tsdf_ray.me
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -105,6 +105,16 @@ class Forging:
         return named | {"sets": sets | {"sample": SAMPLE}}
 
 
+def check_labels(generator: str, columns: Sequence[str]) -> None:
+    """Raises UserError when a clean source lacks a label that the generator's forgeries need."""
+    family = load_family(generator)
+    if missing := [name for name in family.attributes if name not in columns]:
+        raise UserError(
+            f"the clean source has no column {missing[0]!r}: forgeries by {family.name} need the labels"
+            f" {', '.join(family.attributes)}; add them, or leave --forgeries out"
+        )
+
+
 class Measure:
     """Rows of a part: `measured` for every photo, the others for those that could be compared."""
 
@@ -166,12 +176,6 @@ class Measure:
         if self._family is None:
             return found
         family = self._family
-        missing = [name for name in family.attributes if name not in rows.column_names]
-        if missing:
-            raise UserError(
-                f"the clean source has no column {missing[0]!r}: forgeries by {family.name} need the labels"
-                f" {', '.join(family.attributes)}; add them, or leave --forgeries out"
-            )
         labels_BA = np.stack([np.asarray(rows[name].to_numpy(), np.uint8) for name in family.attributes], 1)
         labelled = FaceSet(clean.pixels_BCHW, labels_BA, family.attributes, clean.ids)
         judge, precision = load_judge(self._forging.judge, family.attributes), self._forging.precision

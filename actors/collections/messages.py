@@ -48,12 +48,19 @@ class Actor:
         import torch
 
         torch.set_num_threads(1)
-        self._worker = worker(*ray.get(arguments))
+        self._broken: UserError | MatchFailed | None = None
+        try:
+            self._worker = worker(*ray.get(arguments))
+        except (UserError, MatchFailed) as error:
+            # Raised from here, Ray would show it as a bug of its own, traceback and all.
+            self._broken = error
 
     def __call__(self, message: pa.Table) -> pa.Table:
         part, rows = _opened(message)
         if rows is None:
             return message
+        if self._broken is not None:
+            return _failure(part, self._broken)
         try:
             return _message(part, self._worker(rows))
         except (UserError, MatchFailed) as error:

@@ -115,7 +115,7 @@ class ParquetRows:
             )
             for number, rows in zip(numbers, _cut(batches, self.counts), strict=False):
                 if number in wanted:
-                    yield number, _as_photos(pa.Table.from_batches(rows))
+                    yield number, as_photos(pa.Table.from_batches(rows))
                 if number == last:
                     return
 
@@ -134,7 +134,7 @@ def _cut(batches: Iterable[pa.RecordBatch], counts: Iterable[int]) -> Iterator[l
         yield run
 
 
-def _as_photos(rows: pa.Table) -> pa.Table:
+def as_photos(rows: pa.Table) -> pa.Table:
     """Columns of `PHOTOS`, then the labels."""
     image = rows["image"]
     if pa.types.is_struct(image.type):  # Hugging Face data sets store {bytes, path}

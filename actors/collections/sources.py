@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from actors.collections.places import files_below, opened, place_of
-from actors.collections.readings import ParquetRows, PhotoFiles, Reading
+from actors.collections.readings import ParquetRows, PhotoFiles, Reading, as_photos
 from tsdf_ray.errors import UserError
 from tsdf_ray.faces.folder import OTHER_SUFFIXES, PHOTO_SUFFIXES, photo_files
 from tsdf_ray.storage import Place
@@ -47,7 +47,8 @@ def open_source(text: str, part: int, reserved: frozenset[str]) -> Source:
     """List a folder of photos (with subfolders), a Parquet file, or a folder of *.parquet files.
 
     Of a Parquet source one footer per file is read. Columns named in `reserved` are not carried along. Raises
-    UserError: nothing there, photos and Parquet mixed, files with different columns, no columns `id` and `image`.
+    UserError: nothing there, photos and Parquet mixed, files with different columns, no columns `id` and `image` or of
+    kinds that cannot be used.
     """
     place = place_of(text)
     info = place.info()
@@ -138,6 +139,13 @@ def _footer(file: Place, reserved: frozenset[str]) -> tuple[list[tuple[int, int]
                 raise UserError(
                     f"{file.name}: no column {needed!r}; it has: {', '.join(schema.names)}. Rename or add it"
                 )
+        try:
+            as_photos(schema.empty_table().select(["id", "image"]))
+        except pa.ArrowException as error:
+            kinds = f"'id' is {schema.field('id').type}, 'image' is {schema.field('image').type}"
+            raise UserError(
+                f"{file.name}: {kinds}; ids are text or numbers, images bytes or a struct with `bytes`"
+            ) from error
         groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
         labels = [field.remove_metadata() for field in schema if field.name not in reserved]
         return [(group.num_rows, group.total_byte_size) for group in groups], pa.schema(labels)

@@ -16,17 +16,19 @@ import pyarrow.compute as pc
 import torch
 from safetensors.numpy import load, save
 
+from actors.cluster import checked_address
 from actors.collections.collection import Collection
 from actors.collections.data import PART, Job, Progress, Tell, run
-from actors.collections.measure import Forging, Measure, Pairs, set_rows, summarise
+from actors.collections.measure import Forging, Measure, Pairs, check_labels, set_rows, summarise
 from actors.collections.readings import PHOTOS
 from actors.collections.sources import Source, open_source
 from actors.collections.workers import Prepare, Protect
 from tsdf_ray.armour import Armour
+from tsdf_ray.detectors import load_detector
 from tsdf_ray.digest import array_digest
 from tsdf_ray.errors import UserError
 from tsdf_ray.photos import LOCATORS, Faces, NoFace
-from tsdf_ray.protection import armour_of
+from tsdf_ray.protection import armour_of, check_packaged
 from tsdf_ray.scenario import Scenario
 
 RESERVED = frozenset({*PHOTOS.names, *Protect.columns.names, *Prepare.columns.names, "published"})
@@ -75,10 +77,11 @@ def protect(
     A row per photo of the source, in its order (`Protect.columns`, then the source's labels). The same call again goes
     on: parts that are there are not computed again. Raises UserError.
     """
+    address = checked_address(address)
     photos, target = _opened(source, out, part)
     armour = None if run_dir is None else armour_of(run_dir, defender, attacker, epsilon)
-    if run_dir is None and attacker is not None:
-        raise UserError("--attacker chooses among the attackers of a run; give --from RUN too")
+    if run_dir is None:
+        check_packaged(defender, attacker, epsilon)  # a folder claimed with a mistake could never be gone on with
     asked = {"defender": defender or "found", "epsilon": epsilon, "attacker": attacker}
     if armour is not None:
         asked |= {"run": str(Path(str(run_dir)).resolve()), "learned": array_digest(armour.state.tensors)}
@@ -115,6 +118,7 @@ def prepare(
     if learned or config.prepare.known_boxes:
         what = f"purify.{learned[0]}" if learned else "prepare.known_boxes"
         raise UserError(f"attackers.{name}: {what} needs all photos of a round at once; a collection is read in parts")
+    address = checked_address(address)
     photos, target = _opened(source, out, part)
     weights = {detector: game.weights_of(detector) for detector in config.prepare.detectors}
     asked = {"attacker": config.model_dump(mode="json"), "size": game.faces.size, "crop": game.faces.crop}
@@ -143,6 +147,7 @@ def measure(
     tables/images.parquet, and `_summary.json`. The same call again goes on. Raises UserError: not what `protect` wrote,
     not finished, another source.
     """
+    address = checked_address(address)
     published, target = Collection(protected), Collection(out)
     before = published.settings()
     if before.get("job") != "protect":
@@ -156,8 +161,11 @@ def measure(
     if forgeries is not None:
         game = forgeries if isinstance(forgeries, Scenario) else Scenario.load(forgeries)
         forging = Forging.of(game, sum(photos.counts.values()))
+        check_labels(forging.generator, photos.labels.names)
     generated = {} if forging is None else forging.settings()
     asked = {"protected": before, "detectors": list(detectors), "size": size, "forgeries": generated}
+    for name in detectors:
+        load_detector(name)
     target.claim(_settings("measure", photos, before["part"]) | asked)
     job = Job("measure", Measure, (dict.fromkeys(detectors), size, forging))
     pairs = [Pairs(reading, published) for reading in photos.readings]

@@ -15,6 +15,10 @@ import torch
 from PIL import Image
 
 from actors.collections import tasks as jobs
+from actors.collections.collection import Collection
+from actors.collections.data import Job, run
+from actors.collections.measure import Measure
+from actors.collections.sources import open_source
 from tsdf_ray.attackers import prepare
 from tsdf_ray.detectors import load_detector
 from tsdf_ray.errors import Stopped, UserError
@@ -268,8 +272,55 @@ def face_set(path: Path, attributes: tuple[str, ...]) -> FaceSet:
     return FaceSet(stacked, index.labels_NA, attributes, index.ids)
 
 
-def test_a_named_error_of_a_worker_reaches_the_user(folder: Path, protected: Path, tmp_path: Path) -> None:
+def test_a_worker_that_cannot_be_made_is_one_error(folder: Path, tmp_path: Path) -> None:
+    """Not Ray's traceback: in a worker's process is where a file that is missing on its node shows."""
+    source, out = open_source(str(folder), 10, frozenset()), Collection(str(tmp_path / "out"))
+    with pytest.raises(UserError, match="unknown name 'nosuch'; valid names: ") as error:
+        run(Job("measure", Measure, ({"nosuch": None}, 64, None)), source.readings, out, workers=1)
+    assert "Traceback" not in str(error.value)
+
+
+def test_a_mistake_claims_no_folder(folder: Path, protected: Path, tmp_path: Path) -> None:
+    """The same command without the mistake would be refused there: other settings."""
+    out = tmp_path / "out"
+    for mistake in ({"epsilon": 5.0}, {"defender": "nosuch"}, {"attacker": "mtcnn"}):
+        with pytest.raises(UserError, match="|".join(mistake)):
+            jobs.protect(str(folder), str(out), **mistake)
     with pytest.raises(UserError, match=r"no column 'Black_Hair'.*leave --forgeries out"):
-        jobs.measure(str(folder), str(protected), str(tmp_path / "rows"), forgeries="quickstart", workers=1)
+        jobs.measure(str(folder), str(protected), str(out), forgeries="quickstart")
+    for detector in ("nosuch", "s3fd"):  # s3fd has no packaged weights
+        with pytest.raises(UserError, match=detector):
+            jobs.measure(str(folder), str(protected), str(out), detectors=(detector,))
+    with pytest.raises(UserError, match="nosuch"):
+        jobs.prepare(str(folder), str(out), attacker="nosuch")
+    assert not out.exists()
+
+
+def test_the_cluster_is_the_one_that_every_command_joins(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RAY_ADDRESS counts, `local` is a cluster of our own, and a wrong one shows before anything is written."""
+    joined: list[str | None] = []
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    monkeypatch.setattr("actors.cluster.check_listening", joined.append)
+    monkeypatch.setattr(jobs, "open_source", lambda *words: (_ for _ in ()).throw(UserError("far enough")))
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    for address in (None, "other:6379", "local"):
+        with pytest.raises(UserError, match="far enough"):
+            jobs.prepare(str(folder), str(tmp_path / "out"), attacker="mtcnn", address=address)
+    assert joined == ["head:6379", "other:6379"]
+    with pytest.raises(UserError, match="is a dashboard"):
+        jobs.prepare(str(folder), str(tmp_path / "out"), attacker="mtcnn", address="http://head:8265")
+
+
+def test_a_folder_belongs_to_one_job(folder: Path, protected: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^{protected}: holds what 'protect' wrote; give another folder"):
+        jobs.measure(str(folder), str(protected), str(protected))
+    with pytest.raises(UserError, match=f"^{protected}: holds a collection's Parquet"):
+        plain_protect(folder, protected, defender="noise", on_bad="skip")
+    assert not list(protected.glob("*.png"))
+
+
+def test_more_workers_than_cpus(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--workers 99"):
         jobs.protect(str(folder), str(tmp_path / "other"), defender="noise", workers=99)

@@ -111,6 +111,13 @@ def test_a_folder_is_listed_as_the_plain_command_does(tmp_path: Path) -> None:
         ({"t.parquet": b"no parquet"}, "not a readable Parquet file"),
         ({"t.parquet": None, "u.parquet": pa.table({"id": ["a"], "image": [b""]})}, "other columns"),
         ({"t.parquet": pa.table({"name": ["a"], "image": [b""]})}, "no column 'id'; it has: name, image"),
+        (
+            {"t.parquet": pa.table({"id": ["a"], "image": [7]})},
+            "'image' is int64; ids are text or numbers, images bytes",
+        ),
+        ({"t.parquet": pa.table({"id": ["a"], "image": [[0.5]]})}, "'image' is list<element: double>"),
+        ({"t.parquet": pa.table({"id": ["a"], "image": [{"path": "a"}]})}, "'image' is struct<path: string>"),
+        ({"t.parquet": pa.table({"id": [["a"]], "image": [b""]})}, "'id' is list<element: string>"),
     ],
 )
 def test_sources_that_cannot_be_used(tmp_path: Path, made: dict[str, bytes | pa.Table | None], message: str) -> None:

@@ -77,7 +77,30 @@ def test_who_was_overtaken_leaves_the_end_to_the_other(tmp_path: Path, monkeypat
     assert json.loads((out / "lock").read_text())["pid"] == 5
 
 
+@pytest.mark.parametrize(
+    ("manifest", "status", "words"),
+    [("damaged\n", "stopped", "line 1 is damaged"), (None, "complete", "manifest.jsonl: is missing; restore the file")],
+)
+def test_a_damaged_manifest_is_named_every_time(tmp_path: Path, manifest: str | None, status: str, words: str) -> None:
+    run = RunDirectory.create(tmp_path / "run", GAME)
+    run.update(status=status)
+    run.close()
+    if manifest is not None:
+        (tmp_path / "run" / "manifest.jsonl").write_text(manifest)
+    for _ in range(2):  # the lock of the first try is given back
+        with pytest.raises(UserError, match=words):
+            tsdf_ray.resume(tmp_path / "run", executor="inprocess")
+
+
+def test_a_damaged_record_is_no_new_run(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(UserError, match=r"run\.json"):
+        begun_run(GAME, tmp_path)
+
+
 def test_out_is_needed() -> None:
+    with pytest.raises(UserError, match="--out: is empty"):
+        tsdf_ray.play(GAME, "")
     with pytest.raises(UserError, match="--resume needs --out"):
         tsdf_ray.play(GAME, go_on=True)
 
@@ -89,6 +112,12 @@ def test_a_search_is_no_race(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"kind": "race", "digest": GAME.digest}))
     with pytest.raises(UserError, match="is a run; go on with"):
         begun_run(GAME, tmp_path, "search")
+
+
+def test_options_of_a_uri_are_not_shown(tmp_path: Path) -> None:
+    RunDirectory.create(tmp_path / "run", GAME).close()
+    with pytest.raises(UserError, match=f"^file://{tmp_path}/run: is a run of another scenario"):
+        begun_run(Scenario.load("smoke", ("rounds=1",)), f"file://{tmp_path}/run?key=hidden")
 
 
 def test_a_search_goes_on_with_what_it_began_with(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_no_error_tells_a_secret(
         ("s3://user:secret@bucket/a@b/c", "s3://bucket/a@b/c"),
         ("hdfs://host:8020/a@b", "hdfs://host:8020/a@b"),
         ("hdfs://[::1]:8020/a", "hdfs://[::1]:8020/a"),
-        ("abfs://container@account.dfs.core.windows.net/a", "abfs://account.dfs.core.windows.net/a"),
+        ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
         ("/folder/a@b:c", "/folder/a@b:c"),
     ],
 )

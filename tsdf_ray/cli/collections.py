@@ -12,6 +12,17 @@ import typer
 if TYPE_CHECKING:
     from tsdf_ray.collections import Written
 
+
+def not_empty(param: typer.CallbackParam, given: str) -> str:
+    """Refuses an empty place, which would mean the current folder. Raises UserError."""
+    if not given.strip():
+        from tsdf_ray.errors import UserError
+
+        name = param.opts[0] if param.opts[0].startswith("-") else (param.metavar or param.name)
+        raise UserError(f"{name}: is empty (a variable that is not set?); give a folder or a URI")
+    return given
+
+
 WorkersOption = Annotated[int | None, typer.Option("--workers", help="Actors; default: one per CPU of the cluster.")]
 PartOption = Annotated[
     int | None, typer.Option("--part", help="Photos of a Parquet part, at most (256): what a restart may do again.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsdf_ray.cli.collections import WorkersOption
+from tsdf_ray.cli.collections import WorkersOption, not_empty
 from tsdf_ray.cli.play import AddressOption
 
 if TYPE_CHECKING:
@@ -18,9 +18,14 @@ SETS = ("frechet_", "kernel_")
 
 
 def measure(
-    clean: Annotated[str, typer.Argument(metavar="CLEAN", help="The photos that were protected.")],
-    protected: Annotated[str, typer.Argument(metavar="PROTECTED", help="What protect made of them, as Parquet.")],
-    out: Annotated[str, typer.Option("--out", help="Folder of the Parquet parts with the rows, by path or URI.")],
+    clean: Annotated[str, typer.Argument(metavar="CLEAN", callback=not_empty, help="The photos that were protected.")],
+    protected: Annotated[
+        str, typer.Argument(metavar="PROTECTED", callback=not_empty, help="What protect made of them, as Parquet.")
+    ],
+    out: Annotated[
+        str,
+        typer.Option("--out", callback=not_empty, help="Folder of the Parquet parts with the rows, by path or URI."),
+    ],
     detectors: Annotated[
         list[str] | None, typer.Option("--detector", help="A detector to ask (retinaface, mtcnn); may be repeated.")
     ] = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -52,7 +53,7 @@ def show_outcome(found: Outcome) -> None:
         typer.echo(f"copied to {found.place}")
     if found.failed:
         reasons = "\n".join(f"{match}: {reason}" for match, reason in found.failed.items())
-        again = f"`tsdf-ray resume {found.place}` plays them again"
+        again = f"`tsdf-ray resume {shlex.quote(found.place)}` plays them again"
         raise leave(FAILED, f"{len(found.failed)} match(es) failed:\n{reasons}\n{again}")
 
 

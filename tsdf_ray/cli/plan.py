@@ -37,6 +37,7 @@ def plan(
     Without --address, --cluster and RAY_ADDRESS: on this machine.
     """
     from tsdf_ray.address import cluster_address
+    from tsdf_ray.errors import UserError
     from tsdf_ray.game.clusters import parse_cluster
     from tsdf_ray.game.plan_report import plan_report
     from tsdf_ray.game.plan_text import plan_lines
@@ -45,6 +46,8 @@ def plan(
 
     game = Scenario.load(scenario, tuple(changes or ()))
     if cluster is not None:
+        if address is not None:
+            raise UserError("--cluster and --address: a plan is for one of them; leave the other out")
         supply = parse_cluster(cluster)
     else:
         joined = cluster_address(address)

@@ -6,13 +6,15 @@ from typing import Annotated
 
 import typer
 
-from tsdf_ray.cli.collections import PART, PartOption, WorkersOption
+from tsdf_ray.cli.collections import PART, PartOption, WorkersOption, not_empty
 from tsdf_ray.cli.play import AddressOption
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(metavar="IN", help="Photos: a folder or Parquet, by path or URI.")],
-    out: Annotated[str, typer.Option("--out", help="Folder of the Parquet parts, by path or URI.")],
+    source: Annotated[
+        str, typer.Argument(metavar="IN", callback=not_empty, help="Photos: a folder or Parquet, by path or URI.")
+    ],
+    out: Annotated[str, typer.Option("--out", callback=not_empty, help="Folder of the Parquet parts, by path or URI.")],
     scenario: Annotated[
         str, typer.Option("--scenario", help="Whose attacker prepares: a name or file.")
     ] = "quickstart",

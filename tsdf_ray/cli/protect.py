@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tsdf_ray.cli.collections import PART, PartOption, WorkersOption
+from tsdf_ray.cli.collections import PART, PartOption, WorkersOption, not_empty
 from tsdf_ray.cli.play import AddressOption
 
 if TYPE_CHECKING:
@@ -45,9 +45,17 @@ class OnBad(enum.StrEnum):
 
 def protect(
     source: Annotated[
-        str, typer.Argument(metavar="IN", help="Folder of photos; subfolders are kept. Or Parquet, or a URI.")
+        str,
+        typer.Argument(
+            metavar="IN", callback=not_empty, help="Folder of photos; subfolders are kept. Or Parquet, or a URI."
+        ),
     ],
-    out: Annotated[str, typer.Argument(metavar="OUT", help="Folder of the protected photos (PNG), or Parquet parts.")],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", callback=not_empty, help="Folder of the protected photos (PNG), or Parquet parts."
+        ),
+    ],
     defender: Annotated[
         str | None, typer.Option("--defender", help="Defence to learn (found), or a defender of the run.")
     ] = None,

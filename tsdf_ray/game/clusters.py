@@ -30,16 +30,16 @@ def parse_cluster(text: str) -> Supply:
 
 
 def _nodes(part: str) -> list[tuple[float, float]]:
-    before, _, rest = part.rpartition("x")
+    before, _, rest = part.lower().rpartition("x")
     count = before.strip()
-    if (count or rest != part) and not re.fullmatch(r"[1-9]\d{0,5}", count):
+    if (count or rest != part.lower()) and not re.fullmatch(r"[1-9]\d{0,5}", count):
         raise _not_understood(part, f"{count!r} is no number of nodes")
     found: dict[str, float] = {}
     for amount in rest.split(":"):
-        match = re.fullmatch(r"\s*(\d{1,5})\s*(cpu|gpu)s?\s*", amount, re.IGNORECASE)
+        match = re.fullmatch(r"\s*(\d{1,5})\s*(cpu|gpu)s?\s*", amount)
         if match is None:
             raise _not_understood(part, f"{amount!r} is no amount")
-        kind = match[2].lower()
+        kind = match[2]
         if kind in found:
             raise _not_understood(part, f"{kind} is said twice")
         found[kind] = float(match[1])

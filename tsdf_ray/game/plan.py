@@ -85,6 +85,12 @@ def _layout(scenario: Scenario, supply: Supply, what: str) -> Layout:
             layout = finer
         if not slots(layout.bundles, layout.strategy, supply.free, 1):
             layout = spread(want, 1)
+    if not all(any(bundle.values()) for bundle in layout.bundles):
+        # Ray refuses to reserve nothing, and where a match takes nothing any number would fit.
+        raise UserError(
+            f"resources.cpus_per_match: {want.cpus_per_match:g} leaves nothing for each of {len(layout.bundles)} "
+            "place(s) of a match, of which Ray counts in steps of 0.0001; raise it"
+        )
     if not slots(layout.bundles, layout.strategy, supply.free, 1):
         raise _fits_nowhere(want, layout, supply, what)
     return layout

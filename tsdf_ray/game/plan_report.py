@@ -33,7 +33,7 @@ def plan_report(scenario: Scenario, supply: Supply, *, measure: bool) -> dict[st
         "demand": demand(made.bundles, made.strategy),
         "bundles": [{"reserved": dict(bundle), "workers": _inside(made, b)} for b, bundle in enumerate(made.bundles)],
         "nodes": _nodes(made, supply, parallel),
-        "notes": _notes(scenario, made),
+        "notes": _notes(scenario, made, supply),
         "missing": [f"{need.key}: {need.problem}" for need in needs_of(scenario) if need.problem is not None],
     }
     found: Probe | None = None
@@ -79,9 +79,13 @@ def _nodes(made: Plan, supply: Supply, parallel: int) -> list[dict[str, Any]]:
     return list(kinds.values())
 
 
-def _notes(scenario: Scenario, made: Plan) -> list[str]:
+def _notes(scenario: Scenario, made: Plan, supply: Supply) -> list[str]:
     want, notes = scenario.resources, idle(scenario)
     used = sum(bundle.get("GPU", 0.0) for bundle in made.bundles)
+    if supply.gpus and not want.gpus_per_match:
+        notes.append(
+            "resources.gpus_per_match: is 0, so no GPU is used; --set resources.gpus_per_match=1 plans with them"
+        )
     if used < want.gpus_per_match:
         notes.append(
             f"resources.gpus_per_match: of {want.gpus_per_match:g} the workers use {used:g}, and no more is reserved"

@@ -50,5 +50,8 @@ def _explain(item: Mapping[str, Any], path: KeyPath, content: Any) -> str:
         return f"unknown name {context['tag']!r}.{did_you_mean(context['tag'], valid)} Valid names: {', '.join(valid)}"
     if kind == "union_tag_not_found":
         return "is missing; it says which kind of section this is"
+    if kind in {"model_type", "model_attributes_type", "dict_type"} and (keys := valid_keys(path, content)):
+        message = f"must be a section with keys, of these: {', '.join(keys)}"
+    message = message.replace("Tuple should", "must").replace("List should", "must").replace(" after validation", "")
     given = item.get("input")
     return message + ("" if isinstance(given, dict | list | tuple) else f" (given: {given!r})")

@@ -24,6 +24,8 @@ class NewPlace:
     @staticmethod
     def of(out: str | Path | None, game: Scenario) -> NewPlace:
         """A folder or a URI; None: runs/NAME-TIME. Raises UserError when no run can be made there."""
+        if out == "":
+            raise UserError("--out: is empty (a variable that is not set?); give a folder or a URI")
         if out is not None and is_uri(out):
             copy = Copy(Mirror(str(out)))
             copy.check_new()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -198,7 +199,8 @@ def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
 def check_new(root: Path) -> None:
     """Raises UserError unless a new run can be made at `root`; writes nothing."""
     if (root / "run.json").exists():
-        raise UserError(f"{root}: is a run already; go on with `tsdf-ray resume {root}`, or choose another --out")
+        again = f"`tsdf-ray resume {shlex.quote(str(root))}`"
+        raise UserError(f"{root}: is a run already; go on with {again}, or choose another --out")
     if root.exists() and not root.is_dir():
         raise UserError(f"{root}: is a file; choose another --out")
     if root.is_dir() and any(root.iterdir()):

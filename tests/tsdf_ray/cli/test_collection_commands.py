@@ -112,3 +112,19 @@ def test_prepare_and_measure(recorded: Recorded) -> None:
     assert (prepared[2]["scenario"], prepared[2]["attacker"]) == ("quickstart", "mtcnn")
     assert measured[:2] == ("measure", ("in", "prot", "rows"))
     assert (measured[2]["detectors"], measured[2]["size"], measured[2]["forgeries"]) == (("mtcnn",), 128, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (["protect", "", "out"], "IN"),
+        (["protect", "photos", ""], "OUT"),
+        (["prepare", "photos", "--out", " "], "--out"),
+        (["measure", "photos", "", "--out", "out"], "PROTECTED"),
+    ],
+)
+def test_an_empty_place_is_not_the_current_folder(recorded: Recorded, arguments: list[str], name: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 2
+    assert done.stderr == f"error: {name}: is empty (a variable that is not set?); give a folder or a URI\n"
+    assert not recorded.calls

@@ -48,6 +48,12 @@ def test_what_is_asked_for_in_vain_is_said() -> None:
     )
 
 
+def test_gpus_that_nobody_asks_for_are_named() -> None:
+    result = run("quickstart --no-probe --cluster 2x8gpu")
+    assert "note: resources.gpus_per_match: is 0, so no GPU is used" in result.output
+    assert "no GPU is used" not in run("quickstart --no-probe --cluster 16cpu").output
+
+
 def test_for_programs() -> None:
     result = run("quickstart --no-probe --cluster 2x8gpu --set resources.gpus_per_match=0.25 --json")
     assert result.exit_code == 0, result.output
@@ -76,6 +82,8 @@ def test_a_probe_of_one_batch() -> None:
         ("quickstart --cluster 2x8gpu --set resources.gpus_per_match=64", "resources.gpus_per_match: 64 asked for, 16"),
         ("quickstart --cluster 4cpu+2x8gpu:1cpu --set resources.cpus_per_match=5", "resources.cpus_per_match: a match"),
         ("quickstart --cluster 1x8gpu --set resources.placement=spread", "resources.placement: a match needs 2 x"),
+        ("quickstart --cluster 2x8gpu --address HEAD:6379", "--cluster and --address: a plan is for one of them"),
+        ("quickstart --set resources.cpus_per_match=0.00001", "resources.cpus_per_match: 1e-05 leaves nothing"),
         ("quickstart --cluster 2x8tpu", "--cluster: '2x8tpu': '8tpu' is no amount"),
         (
             "quickstart --cluster 2x2gpu --set resources.workers={defender:8,attacker:8} --set micro_batch=1 "

@@ -142,12 +142,12 @@ def test_attribute_the_photos_do_not_have(scenario: Path, tmp_path: Path) -> Non
 
 
 def test_out_is_a_run_already(scenario: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
+    out = tmp_path / "a run"
     RunDirectory.create(out, Scenario.load(scenario)).close()
     before = snapshot(out)
     result = play(scenario, out)
     assert result.exit_code == 2
-    assert f"tsdf-ray resume {out}" in result.stderr
+    assert f"`tsdf-ray resume '{out}'`" in result.stderr
     assert snapshot(out) == before
 
 

@@ -15,6 +15,7 @@ from tsdf_ray.game.clusters import parse_cluster
     [
         ("2x8gpu", [(64, 8), (64, 8)]),
         ("2x8gpu:96cpu", [(96, 8), (96, 8)]),
+        ("2X8GPU", [(64, 8), (64, 8)]),
         ("96cpu:8gpu", [(96, 8)]),
         ("1x16cpu + 2x4GPUs:128CPUs", [(16, 0), (128, 4), (128, 4)]),
         ("16cpu", [(16, 0)]),

@@ -8,7 +8,7 @@ import pytest
 
 from tsdf_ray.game.estimate import CORE_RATE, GPU_RATE, MATCH_START, START, estimate
 from tsdf_ray.game.plan import Supply, plan
-from tsdf_ray.game.walltime import Rates, speedup, stated_rates, step_seconds, time_of, with_measured
+from tsdf_ray.game.walltime import Rates, side_by_side, speedup, stated_rates, step_seconds, time_of, with_measured
 from tsdf_ray.scenario import Scenario
 
 QUICKSTART = Scenario.load("quickstart").model_dump(mode="json")
@@ -49,9 +49,25 @@ def test_one_worker_each_is_the_estimate_of_the_list() -> None:
     time = time_of(game, made, made.parallel_matches, stated_rates(game, made))
     cost = estimate(game)
     assert time.match == pytest.approx(cost.longest / CORE_RATE)
-    assert time.race == pytest.approx(START + MATCH_START + max(cost.gflop / 2, cost.longest) / CORE_RATE)
+    least = START + MATCH_START + max(cost.gflop / 2, cost.longest) / CORE_RATE
+    assert least <= time.race < 1.01 * least, "four matches of two lengths in two slots leave next to no gap"
     assert time.cpu_hours == pytest.approx(cost.gflop / CORE_RATE / 3600)
     assert (time.gpu_hours, time.pieces) == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "slots", "seconds"),
+    [
+        ([(42, 1.0)], 16, 3.0),
+        ([(42, 1.0)], 42, 1.0),
+        ([(42, 1.0)], 1000, 1.0),
+        ([(42, 1.0)], 1, 42.0),
+        ([(2, 1.0), (2, 3.0)], 2, 5.0),
+        ([(1, 1.0), (3, 2.0)], 2, 4.0),
+    ],
+)
+def test_slots_are_given_to_the_next_match(lengths: list[tuple[int, float]], slots: int, seconds: float) -> None:
+    assert side_by_side(lengths, slots) == seconds
 
 
 def seconds_of(workers: dict[str, int], micro_batch: int = 2, **resources: Any) -> dict[str, float]:

@@ -55,6 +55,8 @@ def test_the_scenario_the_mistakes_are_made_in_is_good(tmp_path: Path) -> None:
 
 
 CASES = {
+    "a number for a section": ("rounds: 2", "resources: {workers: 2}", 2, ["workers: must be a section", "attacker"]),
+    "an empty list": ("rounds: 2", "seeds: []", 2, ["seeds: must have at least 1 item, not 0"]),
     "unknown key": ("rounds: 2", "roundz: 2", 2, ["roundz", "unknown key", "'rounds'", "seeds"]),
     "unknown key in a section": ("source: sample", "sauce: sample", 4, ["faces.sauce", "'source'", "on_bad"]),
     "unknown key of a defender": ("    epsilon: 0.05", "    epsilom: 0.05", 10, ["epsilom", "'epsilon'", "epochs"]),
