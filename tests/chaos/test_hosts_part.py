@@ -46,6 +46,7 @@ def mended(found: dict[str, Any]) -> bool:
     return any("built anew" in note for note in found["notes"])
 
 
+@pytest.mark.slow
 def test_a_group_of_two_hosts(tmp_path: Path, alone: Path) -> None:
     """They meet and add up across hosts, though each host's own name is 127.0.0.1."""
     found = on_hosts("group", tmp_path)

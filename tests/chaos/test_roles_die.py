@@ -36,6 +36,7 @@ def test_all_roles_die_in_one_match(tmp_path: Path, unbroken: Path, ray_cluster:
     assert any(line.get("attempt", 1) > 1 for line in lines)
 
 
+@pytest.mark.slow
 def test_one_worker_of_a_group_dies(tmp_path: Path, ray_cluster: None) -> None:
     """Groups of two for every role: the attacker's is built anew as a whole; the bits are those of single workers."""
     alone, groups = tmp_path / "alone", "resources.workers={defender: 2, attacker: 2, evaluator: 2}"
