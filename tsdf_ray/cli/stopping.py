@@ -29,7 +29,7 @@ def stoppable(ask: Callable[[], None]) -> Iterator[None]:
             # At once: no clean-up, no waiting for threads. Finished rounds are on disk already.
             os._exit(128 + number)
         # os.write: a handler may interrupt a print in progress, whose lock it must not wait for.
-        os.write(2, b"\nstopping: the running step ends, finished rounds are saved (again: leave at once)\n")
+        os.write(2, b"\nstopping: the running step ends, what is finished is saved (again: leave at once)\n")
         ask()
 
     before = {number: signal.signal(number, handle) for number in SIGNALS}

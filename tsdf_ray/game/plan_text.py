@@ -87,9 +87,13 @@ def _time(time: dict[str, Any], piece: str, plural: str) -> Iterator[str]:
     steps = ", ".join(f"{step} {span(seconds)}" for step, seconds in time["steps_seconds"].items() if seconds >= 5)
     yield f"time: ~{span(time['race_seconds'])} for {time['pieces']} {piece if time['pieces'] == 1 else plural}"
     yield f"  the longest ~{span(time['longest_seconds'])}" + (f" ({steps})" if steps else "")
-    hours = f"{time['gpu_hours']:.3g} GPU-hours, " if time["gpu_hours"] else ""
-    yield f"  {hours}{time['cpu_hours']:.3g} CPU-hours reserved"
+    hours = f"{_hours(time['gpu_hours'])} GPU-hours, " if time["gpu_hours"] else ""
+    yield f"  {hours}{_hours(time['cpu_hours'])} CPU-hours reserved"
     yield f"  rates {time['rates']}"
+
+
+def _hours(count: float) -> str:
+    return f"{count:.3g}" if count >= 0.01 else "under 0.01"
 
 
 def _probe(probe: dict[str, Any]) -> Iterator[str]:
