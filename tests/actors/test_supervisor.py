@@ -288,9 +288,12 @@ def test_a_result_that_is_lost_is_handed_on_from_here(ray_cluster: None) -> None
     executor.close()
 
 
-def test_what_is_not_there_is_waited_for_until_the_deadline(tmp_path: Path, ray_cluster: None) -> None:
+def test_what_is_not_there_is_waited_for_until_the_deadline(
+    tmp_path: Path, ray_cluster: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.slots.TELL_SECONDS", 1.0)
     told = Told()
-    plan = replace(small_plan(wait_seconds=7.0), bundles=({"CPU": 1.0, "GPU": 1.0},))
+    plan = replace(small_plan(wait_seconds=2.0), bundles=({"CPU": 1.0, "GPU": 1.0},))
     with pytest.raises(UserError, match=r"wait_seconds.*1 GPU"):
         play(tmp_path / "run", RayExecutor(told, plan, None), null_roles.DefenderRole)
     assert any("waiting for resources" in note and "missing 1 GPU" in note for note in told.notes)

@@ -61,6 +61,7 @@ def test_a_mode_that_is_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_head_that_is_not_there_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests' Ray
     said: list[str] = []
     (port,) = free_ports(1)
     with pytest.raises(UserError, match=f"after 0.2 s nothing answers at 127.0.0.1:{port}"):

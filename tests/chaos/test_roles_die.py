@@ -75,6 +75,7 @@ def test_while_the_round_is_written(
     same_result(tmp_path / "run", unbroken)
 
 
+@pytest.mark.slow
 def test_a_step_that_always_kills_ends_its_match_alone(tmp_path: Path, ray_cluster: None) -> None:
     """Three deaths in one step: a poison pill. The other match goes on."""
     slow = "defenders={tsdf: {kind: tsdf, detectors: [mtcnn], epochs: 200}, none: {kind: none}}"
