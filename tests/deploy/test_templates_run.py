@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import time
@@ -154,14 +155,14 @@ def test_slurm(tmp_path: Path) -> None:
     base = environment(None)
     script = SLURM / "tsdf-ray.sbatch"
 
-    def start(number: int, *words: str) -> subprocess.Popen[str]:
+    def start(number: int, *words: str, **more: str) -> subprocess.Popen[str]:
         env = base | {
             "PATH": f"{tmp_path}:{base['PATH']}", "SCONTROL_LOG": str(asked),
             "SLURM_JOB_ID": str(number), "SLURM_JOB_NODELIST": "n1,n2", "HEAD_IP": "127.0.0.1",
             "SCENARIO": "smoke", "OUT": str(out), "STATE": str(state), "TEMP": str(folder / str(number)),
             "WAIT_SECONDS": str(WAIT), "HEAD_OPTIONS": options[0], "PORT": str(free_ports(1)[0]),
             "WORKER_OPTIONS": f"{options[1]} --node-ip-address=127.0.0.1",
-        }  # fmt: skip
+        } | more  # fmt: skip
         return subprocess.Popen(
             ["bash", str(script), *SET, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -201,6 +202,15 @@ def test_slurm(tmp_path: Path) -> None:
         assert job.returncode == 2, said
         assert "is a run of another scenario" in said
         assert not asked.exists()
+
+        # A head that does not start, since another one has its port, is not waited for.
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            job = start(7004, *LONG, PORT=str(taken.getsockname()[1]))
+            said = log(job)
+        assert job.returncode == 1, said
+        assert "the head has ended" in said
+        assert not asked.exists()
+        assert list(state.iterdir()) == [], "the token outlives the job"
     finally:
         if job.poll() is None:
             job.terminate()
