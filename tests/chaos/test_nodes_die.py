@@ -20,6 +20,7 @@ def on_nodes(case: str, folder: Path) -> dict[str, Any]:
     return found_by(SCRIPT, case, folder)
 
 
+@pytest.mark.slow
 def test_a_node_dies_with_a_spare_one(tmp_path: Path, unbroken: Path) -> None:
     """The roles move to the other node."""
     found = on_nodes("spare", tmp_path)

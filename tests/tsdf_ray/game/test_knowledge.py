@@ -136,6 +136,7 @@ def test_a_surrogate_must_fit_the_photos(spy: type[Spy], content: dict[str, Any]
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_both_executors_play_a_defender_of_limited_knowledge_alike(
     content: dict[str, Any], tmp_path: Path, ray_cluster: None
 ) -> None:
