@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tsdf_ray.errors import NotStored, UserError
-from tsdf_ray.files import is_uri, without_secrets
+from tsdf_ray.files import is_uri
 from tsdf_ray.scenario import Scenario
 from tsdf_ray.store.lock import take_lock
 from tsdf_ray.store.run import Run
@@ -39,15 +39,12 @@ def begun_run(game: Scenario, out: str | Path | None, kind: Literal["race", "sea
                 raise  # it is damaged, and that is said
             _clear_half_made(Path(out))
         return None
-    name = without_secrets(str(out))
     if (found := run.info.get("kind", "race")) != kind:
-        raise UserError(
-            f"{name}: is a {WORDS.get(found, found)}; go on with `tsdf-ray resume {shlex.quote(name)}`, or choose "
-            "another --out"
-        )
+        go_on = f"`tsdf-ray resume {shlex.quote(run.place)}`"
+        raise UserError(f"{run.place}: is a {WORDS.get(found, found)}; go on with {go_on}, or choose another --out")
     if not _same(run.info.get("content"), json.loads(game.as_json()), kind):
         raise UserError(
-            f"{name}: is a {WORDS[kind]} of another scenario ({run.info.get('scenario')}, digest "
+            f"{run.place}: is a {WORDS[kind]} of another scenario ({run.info.get('scenario')}, digest "
             f"{str(run.info.get('digest'))[:12]}; asked for: {game.name}, {game.digest[:12]}); choose another --out"
         )
     return run

@@ -79,23 +79,15 @@ def test_a_pulled_cable(tmp_path: Path, unbroken: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_cable_that_is_soon_put_back(tmp_path: Path, unbroken: Path) -> None:
-    """Sooner than a node is given up."""
-    found = on_hosts("short", tmp_path)
+@pytest.mark.parametrize(("case", "like"), [("short", "unbroken"), ("group-short", "alone")])
+def test_a_cable_that_is_soon_put_back(case: str, like: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Sooner than a node is given up; of the attacker, or of one of a group in the middle of what the two add up."""
+    undisturbed: Path = request.getfixturevalue(like)
+    found = on_hosts(case, tmp_path)
     assert found["cut"]
     assert found["back_during_match"]
     assert len(found["alive"]) == 3
-    same_result(tmp_path / "run", unbroken)
-
-
-@pytest.mark.slow
-def test_a_cable_of_a_group_that_is_soon_put_back(tmp_path: Path, alone: Path) -> None:
-    """In the middle of what the two add up."""
-    found = on_hosts("group-short", tmp_path)
-    assert found["cut"]
-    assert found["back_during_match"]
-    assert len(found["alive"]) == 3
-    same_result(tmp_path / "run", alone)
+    same_result(tmp_path / "run", undisturbed)
 
 
 @pytest.mark.slow

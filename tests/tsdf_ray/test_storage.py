@@ -142,11 +142,26 @@ def test_no_error_tells_a_secret(
         ("hdfs://[::1]:8020/a", "hdfs://[::1]:8020/a"),
         ("abfs://container@account.dfs.core.windows.net/a", "abfs://container@account.dfs.core.windows.net/a"),
         ("/folder/a@b:c", "/folder/a@b:c"),
+        ("s3://bucket/a@b/c?region=x", "s3://bucket/a@b/c"),
+        ("s3://KEY:hidden@bucket/run", "s3://bucket/run"),
+        ("s3://KEY:hid/den+/x@bucket/run?region=x", "s3://bucket/run"),
+        ("s3://KEY:hid@den@bucket/run", "s3://bucket/run"),
+        ("s3://KEY:hid?den#x@bucket/run", "s3://bucket/run"),
+        ("s3://KEY:hidden/bucket", "s3:///bucket"),
+        ("s3://KEY@bucket/run#hidden", "s3://bucket/run"),
+        ("hdfs://user:hidden@host:9000/run", "hdfs://host:9000/run"),
+        ("hdfs://host:9000/a@b", "hdfs://host:9000/a@b"),
+        ("http://[::1]:8265", "http://[::1]:8265"),
+        ("abfs://box:hidden@account.dfs.core.windows.net/run", "abfs://box@account.dfs.core.windows.net/run"),
+        ("abfs://box@account.dfs.core.windows.net/run", "abfs://box@account.dfs.core.windows.net/run"),
+        ("file:///a/b", "file:///a/b"),
+        ("/a?b/c:d@e", "/a?b/c:d@e"),
     ],
 )
 def test_how_a_uri_is_shown(uri: str, shown: str) -> None:
     assert without_secrets(uri) == shown
-    assert "secret" not in hider(uri)(f"{uri} secret") or "secret" not in uri
+    for secret in ("secret", "hidden"):
+        assert secret not in hider(uri)(f"{uri} {secret}") or secret not in uri
 
 
 def test_no_piece_of_a_secret_of_two_lines_is_told() -> None:

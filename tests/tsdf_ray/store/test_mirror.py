@@ -10,7 +10,7 @@ from pyarrow import fs
 
 from tsdf_ray import storage, tries
 from tsdf_ray.errors import NotStored, UserError
-from tsdf_ray.files import is_uri, without_secrets
+from tsdf_ray.files import is_uri
 from tsdf_ray.store.mirror import Mirror
 from tsdf_ray.tries import TRIES
 
@@ -46,29 +46,6 @@ def mirror(request: pytest.FixtureRequest, tmp_path: Path) -> Mirror:
 def test_what_is_a_uri(place: str, yes: bool) -> None:
     assert is_uri(place) is yes
     assert is_uri(Path("s3://a/b")) is False, "a path has lost a slash already"
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("s3://bucket/a@b/c?region=x", "s3://bucket/a@b/c"),
-        ("s3://KEY:hidden@bucket/run", "s3://bucket/run"),
-        ("s3://KEY:hid/den+/x@bucket/run?region=x", "s3://bucket/run"),
-        ("s3://KEY:hid@den@bucket/run", "s3://bucket/run"),
-        ("s3://KEY:hid?den#x@bucket/run", "s3://bucket/run"),
-        ("s3://KEY:hidden/bucket", "s3:///bucket"),
-        ("s3://KEY@bucket/run#hidden", "s3://bucket/run"),
-        ("hdfs://user:hidden@host:9000/run", "hdfs://host:9000/run"),
-        ("hdfs://host:9000/a@b", "hdfs://host:9000/a@b"),
-        ("http://[::1]:8265", "http://[::1]:8265"),
-        ("abfs://box:hidden@account.dfs.core.windows.net/run", "abfs://box@account.dfs.core.windows.net/run"),
-        ("abfs://box@account.dfs.core.windows.net/run", "abfs://box@account.dfs.core.windows.net/run"),
-        ("file:///a/b", "file:///a/b"),
-        ("/a?b/c:d@e", "/a?b/c:d@e"),
-    ],
-)
-def test_what_is_shown_of_a_uri(uri: str, shown: str) -> None:
-    assert without_secrets(uri) == shown
 
 
 def test_files_go_there_and_back(mirror: Mirror, tmp_path: Path) -> None:
